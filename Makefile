@@ -1,0 +1,59 @@
+# The commands of the workshop. `make run` and `make test` are all a newcomer needs; see README.md.
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+NB ?=
+
+# Torch's threads spin while they wait; on a busy machine that costs fifty times the work itself.
+export OMP_NUM_THREADS ?= 2
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help setup lab run test execute exercises data bench check clean
+help:
+	@echo "make lab        open JupyterLab at notebook 00"
+	@echo "make run        run the whole series headless and write build/ (NB=00 runs one)"
+	@echo "make test       everything CI checks"
+	@echo "make setup      only .venv and the model"
+	@echo "authors: make execute | exercises | data | bench | check"
+
+# torch comes first and pinned: left to float, it brings gigabytes of CUDA.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,author]'
+	@touch $@
+
+setup: $(VENV)/.installed
+	@$(PY) -m mi_utils fetch
+
+lab: setup
+	$(PY) -m mi_utils lab
+
+run: setup
+	$(PY) -m mi_utils run $(NB)
+
+test: setup
+	$(PY) -m mi_utils test
+
+execute: setup
+	$(PY) -m mi_utils execute $(NB)
+
+exercises: $(VENV)/.installed
+	$(PY) -m mi_utils exercises
+
+data: $(VENV)/.installed
+	$(PY) -m mi_utils data
+
+bench: setup
+	$(PY) -m mi_utils bench
+
+check: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(PY) -m mi_utils exercises --check
+	$(PY) -m mi_utils readme --check
+	$(PY) -m pytest -q tests/notebooks
+
+clean:
+	rm -rf build

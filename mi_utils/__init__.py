@@ -1,0 +1,23 @@
+"""Shared code of the mechanistic-interpretability notebooks: one topic a module, imported by name.
+
+Importing the package itself costs next to nothing; ``mi_utils.models`` and the other topics are
+loaded on first use, because they bring torch and TransformerLens with them.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_MODULES = ("claims", "config", "data_files", "grading", "hooks", "models", "plots", "prompts")
+__all__ = ["__version__", *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,129 @@
+"""The commands of the workshop, for machines with and without make: ``python -m mi_utils COMMAND``."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+# Libraries are imported inside the commands, so that `--help` and a mistyped name answer at once.
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def fetch(_: argparse.Namespace) -> int:
+    from mi_utils import embedded, models
+
+    folder = embedded.fetch(models.REGISTRY[models.DEFAULT].source, say=say)
+    say(f"{models.DEFAULT} is ready in {folder}")
+    return 0
+
+
+def doctor(_: argparse.Namespace) -> int:
+    from mi_utils.workshop import doctor
+
+    return doctor.report(say)
+
+
+def lab(_: argparse.Namespace) -> int:
+    from mi_utils import config
+
+    first = config.repository() / "notebooks" / "exercises" / "00_start_here.ipynb"
+    command = [sys.executable, "-m", "jupyter", "lab", "--ServerApp.ip=localhost", str(first)]
+    return subprocess.call(command, cwd=config.repository())
+
+
+def run(args: argparse.Namespace) -> int:
+    from mi_utils.workshop import readme
+    from mi_utils.workshop import run as series
+
+    status = series.run(args.notebook, say=say, record=args.record)
+    if args.record and status == 0:
+        readme.update()
+    return status
+
+
+def test(args: argparse.Namespace) -> int:
+    from mi_utils.workshop import testing
+
+    return testing.test(args.notebook)
+
+
+def execute(args: argparse.Namespace) -> int:
+    from mi_utils.workshop import execute as executing
+
+    return executing.execute(args.notebook, say=say)
+
+
+def exercises(args: argparse.Namespace) -> int:
+    from mi_utils.workshop import exercises
+
+    changed = exercises.write_all(check=args.check)
+    for path in changed:
+        say(f"{path.name} is {'stale: `make exercises` writes it' if args.check else 'written'}")
+    return int(args.check and bool(changed))
+
+
+def readme(args: argparse.Namespace) -> int:
+    from mi_utils.workshop import environment_file, readme
+
+    stale = [name for name, module in (("README.md", readme), ("environment.yml", environment_file))
+             if module.update(check=args.check)]  # fmt: skip
+    for name in stale:
+        say(f"{name} is {'stale: `python -m mi_utils readme` writes it' if args.check else 'written'}")
+    return int(args.check and bool(stale))
+
+
+def data(args: argparse.Namespace) -> int:
+    from mi_utils import data_files
+
+    if args.name:
+        return subprocess.call(data_files.command(args.name), shell=True, cwd=data_files.folder().parent)  # noqa: S602
+    trouble = data_files.trouble()
+    for line in trouble:
+        say(line)
+    say(f"{len(data_files.manifest())} files listed, {len(trouble)} in trouble")
+    return int(bool(trouble))
+
+
+def bench(_: argparse.Namespace) -> int:
+    from mi_utils.workshop import bench
+
+    return bench.report(say)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status. Bad input is one sentence on stderr and status 2."""
+    parser = argparse.ArgumentParser(prog="python -m mi_utils", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(call: Callable, words: str, *, notebook: bool = False, check: bool = False) -> argparse.ArgumentParser:
+        command = commands.add_parser(call.__name__, help=words)
+        command.set_defaults(call=call)
+        if notebook:
+            command.add_argument("notebook", nargs="?", help="a number or a name; all by default")
+        if check:
+            command.add_argument("--check", action="store_true", help="write nothing; fail if something is stale")
+        return command
+
+    add(fetch, "bring the default model into the cache")
+    add(doctor, "what is installed, cached and wrong")
+    add(lab, "open JupyterLab at notebook 00")
+    add(run, "run the series headless and write build/", notebook=True).add_argument(
+        "--record", action="store_true", help="also write the measured minutes and memory into the README's table"
+    )
+    add(test, "everything CI checks", notebook=True)
+    add(execute, "authors: run notebooks and store their outputs", notebook=True)
+    add(exercises, "authors: write the learner edition", check=True)
+    add(readme, "authors: write the README's table and environment.yml", check=True)
+    add(data, "authors: check data/, or make one file again").add_argument("name", nargs="?")
+    add(bench, "measure what the README says about speed")
+    args = parser.parse_args(arguments)
+    try:
+        return args.call(args)
+    except (ValueError, RuntimeError) as error:
+        print(f"mi_utils {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,85 @@
+"""The files in ``data/``: each is listed in ``MANIFEST.json`` with its digest, size, licence, source and command."""
+
+import json
+import os
+from pathlib import Path
+
+from mi_utils import config
+from mi_utils.embedded import sha256
+
+MANIFEST = "MANIFEST.json"
+
+
+def folder() -> Path:
+    """``data/`` of the repository."""
+    return config.repository() / "data"
+
+
+def manifest() -> dict[str, dict]:
+    """Name -> ``{sha256, bytes, licence, source, command}``.
+
+    Raises:
+        ValueError: the manifest is missing or damaged.
+    """
+    file = folder() / MANIFEST
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error  # without the path
+        raise ValueError(f"data/{MANIFEST} can't be read ({reason}); take it from the repository again") from None
+
+
+def path(name: str) -> Path:
+    """An intact file of ``data/``.
+
+    Raises:
+        ValueError: a name the manifest does not list, or a file that is missing or was changed; the message
+            gives the command that makes it again.
+    """
+    listed = manifest()
+    if name not in listed:
+        raise ValueError(f"name is {name!r}; data/ holds {', '.join(sorted(listed)) or 'nothing'}")
+    file, entry = folder() / name, listed[name]
+    trouble = None
+    if not file.is_file():
+        trouble = "is missing"
+    elif sha256(file) != entry["sha256"]:
+        trouble = "is not the file that the manifest describes"
+    if trouble:
+        raise ValueError(f"data/{name} {trouble}; `{entry['command']}` makes it again")
+    return file
+
+
+def command(name: str) -> str:
+    """The shell command that makes a file of ``data/`` again.
+
+    Raises:
+        ValueError: a name the manifest does not list.
+    """
+    listed = manifest()
+    if name not in listed:
+        raise ValueError(f"name is {name!r}; data/ holds {', '.join(sorted(listed)) or 'nothing'}")
+    return listed[name]["command"]
+
+
+def trouble() -> list[str]:
+    """A sentence for each listed file that is not intact and each file that is not listed."""
+    found = []
+    for name in manifest():
+        try:
+            path(name)
+        except ValueError as error:
+            found.append(str(error))
+    there = {str(file.relative_to(folder())) for file in folder().rglob("*") if file.is_file()}
+    return found + [f"data/{name} is not in the manifest" for name in sorted(there - set(manifest()) - {MANIFEST})]
+
+
+def record(name: str, *, licence: str, source: str, command: str) -> None:
+    """Enter a file that was just written into the manifest (author's side)."""
+    file = folder() / name
+    listed = manifest() if (folder() / MANIFEST).exists() else {}
+    listed[name] = {"sha256": sha256(file), "bytes": file.stat().st_size, "licence": licence,
+                    "source": source, "command": command}  # fmt: skip
+    staged = folder() / f"{MANIFEST}.new"
+    staged.write_text(json.dumps(dict(sorted(listed.items())), indent=1) + "\n")
+    os.replace(staged, folder() / MANIFEST)

@@ -1,0 +1,44 @@
+"""The file that remembers which exercises were solved."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from filelock import FileLock
+
+from mi_utils import config
+
+PATIENCE = 5  # seconds to wait for another notebook that writes the file
+
+
+def path() -> Path:
+    """``MI_PROGRESS``, else ``progress.json`` in the cache."""
+    named = os.environ.get("MI_PROGRESS")
+    return Path(named).expanduser() if named else config.cache_dir() / "progress.json"
+
+
+def solved() -> set[str]:
+    """Ids of the exercises solved so far; a damaged or missing file counts as none."""
+    try:
+        ids = json.loads(path().read_text())["solved"]
+        return {one for one in ids if isinstance(one, str)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def remember(exercise_id: str) -> None:
+    """Add a solved exercise. A file that can't be written never stands in a learner's way."""
+    file = path()
+    staged = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock", timeout=PATIENCE):  # its Timeout is an OSError
+            done = solved()
+            if exercise_id in done:
+                return
+            staged.write_text(json.dumps({"solved": sorted(done | {exercise_id})}, indent=1))
+            os.replace(staged, file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            staged.unlink()

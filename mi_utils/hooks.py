@@ -1,0 +1,93 @@
+"""Names of hook points, and the smallest hooks, with their arguments checked.
+
+A hook that names a head which does not exist edits nothing in some libraries and something else in others
+(``-1`` is the last head); here it is an error.
+"""
+
+import difflib
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.utilities import get_act_name
+
+Hook = tuple[str, Callable]
+
+# TransformerLens' short names of the sites used in this series.
+SITES = ("embed", "resid_pre", "attn_in", "q", "k", "v", "scores", "pattern", "z", "result", "attn_out",
+         "resid_mid", "mlp_pre", "mlp_post", "mlp_out", "resid_post", "final_scale")  # fmt: skip
+_NO_LAYER = ("embed", "final_scale")
+_ALIASES = {"scores": "attn_scores", "mlp_pre": "pre", "mlp_post": "post"}
+
+
+def hook_name(model: TransformerBridge, site: str, layer: int | None = None) -> str:
+    """Full name of a hook point, for instance ``blocks.3.attn.hook_z`` for ``("z", 3)``.
+
+    Args:
+        model: the model whose hook points are meant.
+        site: one of ``SITES``.
+        layer: 0 to ``n_layers - 1``; ``None`` for ``embed`` and ``final_scale``.
+
+    Raises:
+        ValueError: an unknown site (the nearest is suggested), or a layer out of range, missing or not wanted.
+    """
+    if site not in SITES:
+        near = difflib.get_close_matches(site, SITES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it should be one of {', '.join(SITES)}"
+        raise ValueError(f"site is {site!r}; {hint}")
+    if site == "embed":
+        return "hook_embed" if layer is None else _refuse_layer(site, layer)
+    if site == "final_scale":
+        return "ln_final.hook_scale" if layer is None else _refuse_layer(site, layer)
+    return get_act_name(_ALIASES.get(site, site), check_layer(model, layer))
+
+
+def _refuse_layer(site: str, layer: int) -> str:
+    raise ValueError(f"layer is {layer}; {site!r} exists once in a model, so it should be None")
+
+
+def check_layer(model: TransformerBridge, layer: int | None) -> int:
+    """The layer, if the model has it.
+
+    Raises:
+        ValueError: anything but a whole number from 0 to ``n_layers - 1`` (negative numbers included).
+    """
+    return _check_index("layer", layer, model.cfg.n_layers, model)
+
+
+def check_head(model: TransformerBridge, head: int | None, site: str = "z") -> int:
+    """The head, if the model has it at that site (keys and values may have fewer heads than queries).
+
+    Raises:
+        ValueError: anything but a whole number from 0 to the number of heads minus 1.
+    """
+    return _check_index("head", head, n_heads(model, site), model)
+
+
+def n_heads(model: TransformerBridge, site: str = "z") -> int:
+    """How many heads a site has: with grouped queries, ``k`` and ``v`` have fewer than the rest."""
+    shared = getattr(model.cfg, "n_key_value_heads", None)
+    return shared if site in ("k", "v") and shared else model.cfg.n_heads
+
+
+def _check_index(what: str, index: int | None, count: int, model: TransformerBridge) -> int:
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < count:
+        wanted = f"a whole number from 0 to {count - 1}"
+        raise ValueError(f"{what} is {index!r}; in {model.cfg.model_name} it should be {wanted}")
+    return index
+
+
+def zero_head(model: TransformerBridge, layer: int, head: int) -> Hook:
+    """A forward hook that removes what one attention head writes, by zeroing its ``z`` at every position.
+
+    Use: ``model.run_with_hooks(tokens, fwd_hooks=[zero_head(model, 3, 5)])``.
+    """
+    check_head(model, head)
+
+    def zero(z: Float[Tensor, "batch pos head d_head"], hook) -> Float[Tensor, "batch pos head d_head"]:
+        z = z.clone()
+        z[:, :, head] = 0
+        return z
+
+    return hook_name(model, "z", layer), zero

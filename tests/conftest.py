@@ -1,0 +1,41 @@
+"""Models that several test files share. The session's are loaded once: a test leaves them as it found them."""
+
+from pathlib import Path
+
+import pytest
+import tiny_models
+from transformer_lens.model_bridge import TransformerBridge
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a two-layer Llama with grouped queries, embeddings tied."""
+    return tiny_models.save(tiny_models.llama(), tmp_path_factory.mktemp("tiny") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a two-layer GPT-2."""
+    return tiny_models.save(tiny_models.gpt2(), tmp_path_factory.mktemp("tiny") / "tiny-gpt2")
+
+
+@pytest.fixture(scope="session")
+def llama_model(tiny_llama: Path) -> TransformerBridge:
+    from mi_utils.models import load_model
+
+    return load_model(str(tiny_llama))
+
+
+@pytest.fixture(scope="session")
+def gpt2_model(tiny_gpt2: Path) -> TransformerBridge:
+    from mi_utils.models import load_model
+
+    return load_model(str(tiny_gpt2))
+
+
+@pytest.fixture(scope="session")
+def real_model() -> TransformerBridge:
+    """The default model, from the cache: ``make test`` fetches it first, so that a missing one is a failure."""
+    from mi_utils.models import load_model
+
+    return load_model("smollm2-135m")

@@ -1,0 +1,215 @@
+"""Hook points are what their names say, and an index that does not exist is an error."""
+
+from collections.abc import Iterator
+
+import jaxtyping
+import pytest
+import torch
+from sentences import assert_one_sentence
+from transformer_lens.model_bridge import TransformerBridge
+
+from mi_utils import hooks, prompts
+
+GATED = {"attn_in": "set_use_attn_in", "result": "set_use_attn_result"}  # off unless asked for: they cost memory
+ONCE = ("embed", "final_scale")
+TEXT = "When Mary and John went to the store"
+LOADED = ["llama_model", "gpt2_model", "real_model"]
+
+
+@pytest.fixture(params=LOADED)
+def model(request: pytest.FixtureRequest) -> TransformerBridge:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As for a user: without the type checks of the test run, which would come first."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def name_of(model: TransformerBridge, site: str) -> str:
+    return hooks.hook_name(model, site, None if site in ONCE else 1)
+
+
+def shapes(model: TransformerBridge, pos: int) -> dict[str, tuple[int, ...]]:
+    """What each site holds, per prompt."""
+    cfg = model.cfg
+    shared = cfg.n_key_value_heads or cfg.n_heads
+    stream = (pos, cfg.d_model)
+    expected = dict.fromkeys(("embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"), stream)
+    return expected | {
+        "attn_in": (pos, cfg.n_heads, cfg.d_model),
+        "q": (pos, cfg.n_heads, cfg.d_head),
+        "k": (pos, shared, cfg.d_head),
+        "v": (pos, shared, cfg.d_head),
+        "scores": (cfg.n_heads, pos, pos),
+        "pattern": (cfg.n_heads, pos, pos),
+        "z": (pos, cfg.n_heads, cfg.d_head),
+        "result": (pos, cfg.n_heads, cfg.d_model),
+        "mlp_pre": (pos, cfg.d_mlp),
+        "mlp_post": (pos, cfg.d_mlp),
+        "final_scale": (pos, 1),
+    }
+
+
+@torch.no_grad()
+def fired(model: TransformerBridge, name: str) -> list[tuple[int, ...]]:
+    seen: list[tuple[int, ...]] = []
+
+    def look(value: torch.Tensor, hook: object) -> None:
+        seen.append(tuple(value.shape))
+
+    model.run_with_hooks(prompts.encode(model, TEXT), fwd_hooks=[(name, look)])
+    return seen
+
+
+# ---------------------------------------------------------------------------------------------------------- sites
+
+
+@pytest.mark.parametrize("site", hooks.SITES)
+def test_every_site_fires_once_with_its_shape(site: str, model: TransformerBridge):
+    name = name_of(model, site)
+    assert name in model.hook_dict
+    expected = [(1, *shapes(model, prompts.encode(model, TEXT).shape[1])[site])]
+    if site not in GATED:
+        assert fired(model, name) == expected
+        return
+    # A gated site must not be skipped in silence: the library says what to call, and then it fires.
+    with pytest.raises(ValueError, match=GATED[site]):
+        fired(model, name)
+    getattr(model, GATED[site])(True)
+    try:
+        assert fired(model, name) == expected
+    finally:
+        getattr(model, GATED[site])(False)
+
+
+@torch.no_grad()
+def test_sites_are_what_they_are_called(model: TransformerBridge):
+    model.set_use_attn_result(True)
+    try:
+        _, cache = model.run_with_cache(prompts.encode(model, TEXT))
+    finally:
+        model.set_use_attn_result(False)
+    at = {site: cache[name_of(model, site)] for site in hooks.SITES if site != "attn_in"}
+    block = model.blocks[1]
+
+    def same(left: torch.Tensor, right: torch.Tensor) -> None:
+        torch.testing.assert_close(left, right, atol=1e-3, rtol=1e-4)
+
+    def bias(part: object, name: str) -> torch.Tensor | float:
+        value = getattr(part, name, None)
+        return 0.0 if value is None else value
+
+    same(at["resid_pre"], cache[hooks.hook_name(model, "resid_post", 0)])
+    same(at["resid_mid"], at["resid_pre"] + at["attn_out"])
+    same(at["resid_post"], at["resid_mid"] + at["mlp_out"])
+    same(at["pattern"], at["scores"].softmax(-1))
+    same(at["result"], torch.einsum("bphd,hdm->bphm", at["z"], model.W_O[1]))
+    same(at["attn_out"], at["result"].sum(2) + bias(block.attn, "b_O"))
+    same(at["mlp_out"], at["mlp_post"] @ model.W_out[1] + bias(block.mlp, "b_out"))
+    assert (at["mlp_pre"] - at["mlp_post"]).abs().max() > 0.1
+    values = at["v"].repeat_interleave(model.cfg.n_heads // at["v"].shape[2], dim=2)
+    same(at["z"], torch.einsum("bhqk,bkhd->bqhd", at["pattern"], values))
+
+
+def test_names_are_transformer_lens_names(llama_model: TransformerBridge):
+    assert hooks.hook_name(llama_model, "z", 1) == "blocks.1.attn.hook_z"
+    assert hooks.hook_name(llama_model, "resid_post", 0) == "blocks.0.hook_resid_post"
+    assert hooks.hook_name(llama_model, "embed") == "hook_embed"
+
+
+@pytest.mark.parametrize(
+    ("site", "said"),
+    [("resid_pos", "'resid_post'"), ("patern", "'pattern'"), ("atn_out", "'attn_out'"), ("#####", "resid_mid")],
+)
+def test_unknown_site(site: str, said: str, llama_model: TransformerBridge):
+    with pytest.raises(ValueError) as caught:
+        hooks.hook_name(llama_model, site, 0)
+    assert_one_sentence(caught.value, "site", repr(site), said)
+
+
+@pytest.mark.parametrize("site", ONCE)
+def test_layer_that_is_not_wanted(site: str, llama_model: TransformerBridge):
+    with pytest.raises(ValueError) as caught:
+        hooks.hook_name(llama_model, site, 0)
+    assert_one_sentence(caught.value, "layer", repr(site), "None")
+
+
+# ---------------------------------------------------------------------------------------------------------- indices
+
+BAD = [2, -1, 100, True, False, None, 1.0, 0.5, "1"]
+
+
+@pytest.mark.parametrize("layer", BAD)
+def test_layer_that_does_not_exist(layer: object, unchecked: None, llama_model: TransformerBridge):
+    for call in (
+        lambda: hooks.check_layer(llama_model, layer),
+        lambda: hooks.hook_name(llama_model, "z", layer),
+        lambda: hooks.zero_head(llama_model, layer, 0),
+    ):
+        with pytest.raises(ValueError) as caught:
+            call()
+        assert_one_sentence(caught.value, f"layer is {layer!r}", "tiny-llama", "whole number from 0 to 1")
+
+
+@pytest.mark.parametrize("head", [4, *BAD[1:]])
+def test_head_that_does_not_exist(head: object, unchecked: None, llama_model: TransformerBridge):
+    for call in (lambda: hooks.check_head(llama_model, head), lambda: hooks.zero_head(llama_model, 0, head)):
+        with pytest.raises(ValueError) as caught:
+            call()
+        assert_one_sentence(caught.value, f"head is {head!r}", "tiny-llama", "whole number from 0 to 3")
+
+
+def test_every_index_that_exists(llama_model: TransformerBridge):
+    assert [hooks.check_layer(llama_model, layer) for layer in range(2)] == [0, 1]
+    assert [hooks.check_head(llama_model, head) for head in range(4)] == [0, 1, 2, 3]
+
+
+def test_key_value_heads_are_fewer(llama_model: TransformerBridge, gpt2_model: TransformerBridge):
+    for site, count in {"q": 4, "k": 2, "v": 2, "z": 4, "pattern": 4, "result": 4}.items():
+        assert hooks.n_heads(llama_model, site) == count
+        assert hooks.n_heads(gpt2_model, site) == 4
+    assert hooks.check_head(llama_model, 1, "k") == 1
+    for site in ("k", "v"):
+        with pytest.raises(ValueError) as caught:
+            hooks.check_head(llama_model, 2, site)
+        assert_one_sentence(caught.value, "head is 2", "from 0 to 1")
+
+
+# ---------------------------------------------------------------------------------------------------------- zero_head
+
+
+@torch.no_grad()
+def test_zero_head_takes_away_what_the_head_writes(model: TransformerBridge):
+    tokens = prompts.encode(model, TEXT)
+    clean, cache = model.run_with_cache(tokens)
+    results = []
+    for layer, head in ((0, 0), (1, model.cfg.n_heads - 1)):
+        zeroed = model.run_with_hooks(tokens, fwd_hooks=[hooks.zero_head(model, layer, head)])
+        written = cache[hooks.hook_name(model, "z", layer)][:, :, head] @ model.W_O[layer, head]
+
+        def subtract(out: torch.Tensor, hook: object, written: torch.Tensor = written) -> torch.Tensor:
+            return out - written
+
+        by_hand = model.run_with_hooks(tokens, fwd_hooks=[(hooks.hook_name(model, "attn_out", layer), subtract)])
+        torch.testing.assert_close(zeroed, by_hand, atol=1e-3, rtol=1e-4)
+        results.append(zeroed)
+        assert (zeroed - clean).abs().max() > 1e-2
+    assert (results[0] - results[1]).abs().max() > 1e-2
+    # nothing stays behind
+    assert torch.equal(model(tokens), clean)
+
+
+@torch.no_grad()
+def test_zero_head_leaves_its_argument_alone(llama_model: TransformerBridge):
+    _, cache = llama_model.run_with_cache(prompts.encode(llama_model, TEXT))
+    name, zero = hooks.zero_head(llama_model, 1, 3)
+    before = cache[name].clone()
+    after = zero(cache[name], hook=None)
+    assert torch.equal(cache[name], before)
+    assert not after[:, :, 3].any()
+    assert torch.equal(after[:, :, :3], before[:, :, :3])
