@@ -220,7 +220,9 @@ def show(value: int | float | str | None) -> str:
     """A figure as the table shows it: counts in full, else three significant digits; a dash where there is none."""
     if value is None:
         return "–"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A Llama-architecture GGUF file as an ordinary Hugging Face folder, in float32.
 
-Only what dequantisation adds is here: the weights are exactly those of the quantised file. The routes in
-``transformers`` take ten times as long and drop the digit rule of the tokenizer.
+Only what dequantisation adds is here: the weights are exactly those of the quantised file. The route in
+``transformers`` takes several times as long and drops a rule of the tokenizer.
 """
 
 from pathlib import Path
@@ -106,8 +106,8 @@ def model_config(meta: dict[str, Any], *, tied: bool, bos: str) -> LlamaConfig:
 def tokenizer(meta: dict[str, Any], *, bos: str) -> PreTrainedTokenizerFast:
     """The byte-level BPE tokenizer of the file, digits split one by one.
 
-    The digit rule is not in the file's token list but in its name for the pre-tokenizer (``smollm``); a
-    tokenizer derived without it gives other ids wherever a text holds a number.
+    The digit rule is not in the file's token list but in its name for the pre-tokenizer (``smollm``). Without
+    it, numerals such as ½ or ① are merged otherwise; of 0 to 9 the vocabulary holds single digits only.
     """
     tokens, kinds = meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"]
     merges = [tuple(pair.split(" ")) for pair in meta["tokenizer.ggml.merges"]]

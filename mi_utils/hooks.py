@@ -5,7 +5,9 @@ A hook that names a head which does not exist edits nothing in some libraries an
 """
 
 import difflib
+import operator
 from collections.abc import Callable
+from typing import SupportsIndex
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,11 +19,12 @@ Hook = tuple[str, Callable]
 # TransformerLens' short names of the sites used in this series.
 SITES = ("embed", "resid_pre", "attn_in", "q", "k", "v", "scores", "pattern", "z", "result", "attn_out",
          "resid_mid", "mlp_pre", "mlp_post", "mlp_out", "resid_post", "final_scale")  # fmt: skip
-_NO_LAYER = ("embed", "final_scale")
+_ONCE = {"embed": "hook_embed", "final_scale": "ln_final.hook_scale"}
+_SWITCHES = {"attn_in": "use_attn_in", "result": "use_attn_result"}  # costly, so off until set_use_...(True)
 _ALIASES = {"scores": "attn_scores", "mlp_pre": "pre", "mlp_post": "post"}
 
 
-def hook_name(model: TransformerBridge, site: str, layer: int | None = None) -> str:
+def hook_name(model: TransformerBridge, site: str, layer: SupportsIndex | None = None) -> str:
     """Full name of a hook point, for instance ``blocks.3.attn.hook_z`` for ``("z", 3)``.
 
     Args:
@@ -30,24 +33,24 @@ def hook_name(model: TransformerBridge, site: str, layer: int | None = None) -> 
         layer: 0 to ``n_layers - 1``; ``None`` for ``embed`` and ``final_scale``.
 
     Raises:
-        ValueError: an unknown site (the nearest is suggested), or a layer out of range, missing or not wanted.
+        ValueError: an unknown site (the nearest is suggested), one that is switched off (it would never fire),
+            or a layer out of range, missing or not wanted.
     """
     if site not in SITES:
         near = difflib.get_close_matches(site, SITES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it should be one of {', '.join(SITES)}"
         raise ValueError(f"site is {site!r}; {hint}")
-    if site == "embed":
-        return "hook_embed" if layer is None else _refuse_layer(site, layer)
-    if site == "final_scale":
-        return "ln_final.hook_scale" if layer is None else _refuse_layer(site, layer)
+    if site in _ONCE:
+        if layer is not None:
+            raise ValueError(f"layer is {layer}; {site!r} exists once in a model, so it should be None")
+        return _ONCE[site]
+    switch = _SWITCHES.get(site)
+    if switch and not getattr(model.cfg, switch, False):
+        raise ValueError(f"site is {site!r}, which is switched off; call model.set_{switch}(True) first")
     return get_act_name(_ALIASES.get(site, site), check_layer(model, layer))
 
 
-def _refuse_layer(site: str, layer: int) -> str:
-    raise ValueError(f"layer is {layer}; {site!r} exists once in a model, so it should be None")
-
-
-def check_layer(model: TransformerBridge, layer: int | None) -> int:
+def check_layer(model: TransformerBridge, layer: SupportsIndex | None) -> int:
     """The layer, if the model has it.
 
     Raises:
@@ -56,7 +59,7 @@ def check_layer(model: TransformerBridge, layer: int | None) -> int:
     return _check_index("layer", layer, model.cfg.n_layers, model)
 
 
-def check_head(model: TransformerBridge, head: int | None, site: str = "z") -> int:
+def check_head(model: TransformerBridge, head: SupportsIndex | None, site: str = "z") -> int:
     """The head, if the model has it at that site (keys and values may have fewer heads than queries).
 
     Raises:
@@ -71,19 +74,23 @@ def n_heads(model: TransformerBridge, site: str = "z") -> int:
     return shared if site in ("k", "v") and shared else model.cfg.n_heads
 
 
-def _check_index(what: str, index: int | None, count: int, model: TransformerBridge) -> int:
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < count:
+def _check_index(what: str, index: SupportsIndex | None, count: int, model: TransformerBridge) -> int:
+    try:
+        whole = operator.index(index) if not isinstance(index, bool) else -1  # numpy's and torch's integers too
+    except TypeError:
+        whole = -1
+    if not 0 <= whole < count:
         wanted = f"a whole number from 0 to {count - 1}"
         raise ValueError(f"{what} is {index!r}; in {model.cfg.model_name} it should be {wanted}")
-    return index
+    return whole
 
 
-def zero_head(model: TransformerBridge, layer: int, head: int) -> Hook:
+def zero_head(model: TransformerBridge, layer: SupportsIndex, head: SupportsIndex) -> Hook:
     """A forward hook that removes what one attention head writes, by zeroing its ``z`` at every position.
 
     Use: ``model.run_with_hooks(tokens, fwd_hooks=[zero_head(model, 3, 5)])``.
     """
-    check_head(model, head)
+    head = check_head(model, head)
 
     def zero(z: Float[Tensor, "batch pos head d_head"], hook) -> Float[Tensor, "batch pos head d_head"]:
         z = z.clone()

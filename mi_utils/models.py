@@ -22,6 +22,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from mi_utils import embedded
 
@@ -103,18 +104,11 @@ def load_model(
     source, short_name = _locate(name)
     # The caller's random state is left alone: building a model draws weights even where trained ones follow.
     with torch.random.fork_rng(devices=[]), _quiet():
-        if seed is not None:
-            torch.manual_seed(seed)
         try:
-            model = TransformerBridge.boot_transformers(
-                str(source), device=device, dtype=dtype, load_weights=seed is None
-            )
+            hf_model = (_trained(source, dtype) if seed is None else _drawn(source, dtype, seed)).to(device)
+            model = TransformerBridge.boot_transformers(str(source), hf_model=hf_model, device=device, dtype=dtype)
         except (OSError, ValueError, SafetensorError) as error:
             raise _trouble(name, source, error) from error
-    if seed is not None:  # TransformerLens leaves drawn weights on the CPU and in the precision of the file
-        model.to(device, print_details=False)
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(dtype)
     model.enable_compatibility_mode(
         fold_ln=True, center_writing_weights=False, center_unembed=False, fold_value_biases=False
     )
@@ -123,6 +117,23 @@ def load_model(
     if "rope_theta" in rope:  # TransformerLens 3.9 reports its default of 10,000 whatever the model uses
         model.cfg.rotary_base = rope["rope_theta"]
     return model.eval()
+
+
+def _trained(source: Path | str, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with its weights; only from safetensors, since pickled weights can run code."""
+    model, found = AutoModelForCausalLM.from_pretrained(
+        str(source), dtype=dtype, attn_implementation="eager", use_safetensors=True, output_loading_info=True
+    )
+    if found["missing_keys"]:  # transformers would go on with random numbers in their place
+        raise ValueError(f"its weights lack {sorted(found['missing_keys'])[0]}")
+    return model
+
+
+def _drawn(source: Path | str, dtype: torch.dtype, seed: int) -> PreTrainedModel:
+    """The same architecture with weights drawn anew."""
+    torch.manual_seed(seed)
+    architecture = AutoConfig.from_pretrained(str(source))
+    return AutoModelForCausalLM.from_config(architecture, dtype=dtype, attn_implementation="eager")
 
 
 def describe_device() -> str:
@@ -172,7 +183,6 @@ def _locate(name: str) -> tuple[Path | str, str]:
 def _check_folder(name: str, folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise ValueError(f"name is {name!r}, a folder without config.json; it should hold a Hugging Face model")
-    # Pickled weights can run code and are not loaded: without one of these files, transformers would take them.
     if not any((folder / f"model.safetensors{end}").is_file() for end in ("", ".index.json")):
         raise ValueError(f"name is {name!r}, a folder without weights; it should hold model.safetensors too")
 
@@ -182,8 +192,8 @@ def _trouble(name: str, source: Path | str, error: Exception) -> Exception:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0].rstrip(" .:")
         return ValueError(f"name is {name!r}, a model that can't be loaded ({reason})")
     return ModelNotAvailable(
-        f"{name!r} is not in the Hugging Face cache and the hub could not be reached (or has no such model); "
-        f"the default {DEFAULT!r} needs no hub"
+        f"{name!r} is not in the Hugging Face cache and the hub could not be reached (or has no such model in "
+        f"safetensors); the default {DEFAULT!r} needs no hub"
     )
 
 

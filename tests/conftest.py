@@ -1,21 +1,32 @@
-"""Models that several test files share. The session's are loaded once: a test leaves them as it found them."""
+"""Models that several test files share. The session's are loaded once: a test leaves them as it found them.
+
+What brings torch is imported in the fixtures: tests of notebooks and pages start without it.
+"""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import tiny_models
-from transformer_lens.model_bridge import TransformerBridge
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a two-layer Llama with grouped queries, embeddings tied."""
+    import tiny_models
+
     return tiny_models.save(tiny_models.llama(), tmp_path_factory.mktemp("tiny") / "tiny-llama")
 
 
 @pytest.fixture(scope="session")
 def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a two-layer GPT-2."""
+    import tiny_models
+
     return tiny_models.save(tiny_models.gpt2(), tmp_path_factory.mktemp("tiny") / "tiny-gpt2")
 
 

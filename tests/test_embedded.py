@@ -151,6 +151,17 @@ def test_touched_but_intact_file_is_accepted(
     fetch(spec)
 
 
+def test_thorough_check_reads_every_byte(spec: WheelSpec, filled: Path):
+    """Damage that keeps size and time passes the quick check, and only that."""
+    weights = spec.folder() / "model.safetensors"
+    assert embedded.is_intact(spec.folder(), thorough=True)
+    stat = weights.stat()
+    _flip_byte(weights)
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert embedded.is_intact(spec.folder())
+    assert not embedded.is_intact(spec.folder(), thorough=True)
+
+
 def test_read_only_cache_is_accepted(spec: WheelSpec, filled: Path, no_pip: None, monkeypatch: pytest.MonkeyPatch):
     os.utime(spec.folder() / "model.safetensors", ns=(1, 1))
     attempts = []

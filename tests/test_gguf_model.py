@@ -85,6 +85,12 @@ def test_tokenizer_is_that_of_the_original(converted: Converted):
     assert tokenizer.model_max_length == tiny_models.CONTEXT
 
 
+def test_digits_are_split_one_by_one(converted: Converted):
+    """A vocabulary without tokens of several digits would hide it if they were not."""
+    splits = AutoTokenizer.from_pretrained(converted.folder).backend_tokenizer.pre_tokenizer.pre_tokenize_str("a 42½")
+    assert [piece for piece, _ in splits] == ["a", "Ġ", "4", "2", "Â½"]
+
+
 def test_start_token_must_be_a_token(converted: Converted, tmp_path: Path):
     with pytest.raises(ValueError) as caught:
         gguf_model.convert(converted.source, tmp_path, bos="<|nothing|>")

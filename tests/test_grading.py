@@ -415,6 +415,11 @@ def test_a_bad_description_is_refused(changed, said):
         an_exercise(**changed)
 
 
+@pytest.mark.parametrize("difficulty", [1, 5])
+def test_the_ends_of_the_scale_of_difficulty_belong_to_it(difficulty):
+    assert an_exercise(difficulty=difficulty).difficulty == difficulty
+
+
 # ------------------------------------------------------------------ every mistake a check raises is declared
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from sentences import assert_one_sentence
@@ -71,20 +72,20 @@ def fired(model: TransformerBridge, name: str) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("site", hooks.SITES)
 def test_every_site_fires_once_with_its_shape(site: str, model: TransformerBridge):
-    name = name_of(model, site)
-    assert name in model.hook_dict
     expected = [(1, *shapes(model, prompts.encode(model, TEXT).shape[1])[site])]
-    if site not in GATED:
-        assert fired(model, name) == expected
-        return
-    # A gated site must not be skipped in silence: the library says what to call, and then it fires.
-    with pytest.raises(ValueError, match=GATED[site]):
-        fired(model, name)
-    getattr(model, GATED[site])(True)
+    if site in GATED:
+        # It would never fire, in silence: naming it says what to call, and then it fires.
+        with pytest.raises(ValueError) as caught:
+            name_of(model, site)
+        assert_one_sentence(caught.value, f"site is {site!r}", f"model.{GATED[site]}(True)")
+        getattr(model, GATED[site])(True)
     try:
+        name = name_of(model, site)
+        assert name in model.hook_dict
         assert fired(model, name) == expected
     finally:
-        getattr(model, GATED[site])(False)
+        if site in GATED:
+            getattr(model, GATED[site])(False)
 
 
 @torch.no_grad()
@@ -92,9 +93,9 @@ def test_sites_are_what_they_are_called(model: TransformerBridge):
     model.set_use_attn_result(True)
     try:
         _, cache = model.run_with_cache(prompts.encode(model, TEXT))
+        at = {site: cache[name_of(model, site)] for site in hooks.SITES if site != "attn_in"}
     finally:
         model.set_use_attn_result(False)
-    at = {site: cache[name_of(model, site)] for site in hooks.SITES if site != "attn_in"}
     block = model.blocks[1]
 
     def same(left: torch.Tensor, right: torch.Tensor) -> None:
@@ -167,6 +168,9 @@ def test_head_that_does_not_exist(head: object, unchecked: None, llama_model: Tr
 def test_every_index_that_exists(llama_model: TransformerBridge):
     assert [hooks.check_layer(llama_model, layer) for layer in range(2)] == [0, 1]
     assert [hooks.check_head(llama_model, head) for head in range(4)] == [0, 1, 2, 3]
+    for one in (np.int64(1), torch.tensor(1)):  # what argmax gives
+        assert hooks.check_layer(llama_model, one) == 1
+        assert hooks.zero_head(llama_model, one, one)[0] == "blocks.1.attn.hook_z"
 
 
 def test_key_value_heads_are_fewer(llama_model: TransformerBridge, gpt2_model: TransformerBridge):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 import torch
+from safetensors.torch import load_file, save_file
 from sentences import assert_one_sentence
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM
@@ -188,6 +189,17 @@ def test_unknown_name(name: str, names: tuple[str, ...]):
     with pytest.raises(ValueError) as caught:
         load_model(name)
     assert_one_sentence(caught.value, "name", *names)
+
+
+def test_weights_that_lack_a_tensor_are_not_filled_with_random_numbers(tiny_llama: Path, tmp_path: Path):
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_llama, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError) as caught:
+        load_model(str(folder))
+    assert_one_sentence(caught.value, "can't be loaded", "model.layers.1.mlp.up_proj.weight", allowed=tmp_path)
 
 
 def test_missing_folder(tmp_path: Path):

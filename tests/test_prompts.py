@@ -58,7 +58,7 @@ def test_empty_prompt_and_empty_list(model: TransformerBridge):
 
 def test_different_lengths_name_the_odd_one(model: TransformerBridge):
     with pytest.raises(ValueError) as caught:
-        prompts.encode(model, ["abc", "xyz", "abcxyz", "abd"])
+        prompts.encode(model, ["abc", "xyz", "abcxyz", "abcxyzz"])
     assert_one_sentence(caught.value, "4 for 'abc'", "7 for 'abcxyz'", "equally long")
 
 

@@ -1,5 +1,6 @@
 """The table of notebooks in the README, and the measured minutes and memory that stand in it."""
 
+import base64
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,9 @@ from mi_utils.workshop import results, sources
 from mi_utils.workshop.pages import title
 
 BEGIN, END = "<!-- notebooks: begin -->", "<!-- notebooks: end -->"
+
+FIGURE = ("00_start_here", "sweep-figure", "one-head.png")
+"""Notebook, cell and file in ``docs/`` of the README's figure."""
 
 PLANNED = {
     "00_start_here": "Start here: look inside a language model",
@@ -119,17 +123,18 @@ def _line(name: str, nb: NotebookNode | None, cost: Mapping[str, Any] | None) ->
 
 
 def update(check: bool = False) -> bool:
-    """Write the table of notebooks between its markers in ``README.md``.
+    """Write the README's figure, and the table of notebooks between its markers in ``README.md``.
 
     Args:
         check: only look.
 
     Returns:
-        Whether the table was stale.
+        Whether the figure or the table was stale.
 
     Raises:
-        ValueError: the markers are not there, once each and in order.
+        ValueError: the markers are not there, once each and in order; or the figure's cell has no picture.
     """
+    stale_figure = _update_figure(check)
     path = config.repository() / "README.md"
     text = path.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
@@ -139,4 +144,23 @@ def update(check: bool = False) -> bool:
     new = "\n".join([before + BEGIN, *table(), END + after])
     if new != text and not check:
         results.write_text(path, new)
-    return new != text
+    return stale_figure or new != text
+
+
+def _update_figure(check: bool) -> bool:
+    """Copy the picture stored in a notebook's cell to ``docs/``; returns whether the copy was stale."""
+    notebook, cell_id, name = FIGURE
+    path = config.repository() / "docs" / name
+    source = sources.folder() / f"{notebook}.ipynb"
+    if not source.is_file():
+        return False
+    outputs = [cell.outputs for cell in sources.read(source).cells if cell.id == cell_id]
+    stored = [output.data["image/png"] for output in sum(outputs, []) if "image/png" in output.get("data", {})]
+    if len(stored) != 1:
+        raise ValueError(f"cell {cell_id} of {notebook} should hold one picture, for docs/{name}; run `make execute`")
+    picture = base64.b64decode(stored[0])
+    stale = not path.is_file() or path.read_bytes() != picture
+    if stale and not check:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(picture)
+    return stale

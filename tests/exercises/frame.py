@@ -1,6 +1,6 @@
 """How the checks of a notebook are tested: right answers pass, and each wrong one is told by its name.
 
-A module ``test_nbNN.py`` defines, with ``tiny`` a small model:
+A module ``test_exercises_nbNN.py`` defines, with ``tiny`` a small model:
 
 * ``CONTEXTS``: exercise id -> functions ``tiny -> context``, one or more, with which its check is called;
 * ``RIGHT``: exercise id -> name -> an answer that must pass with every context;
@@ -56,9 +56,9 @@ def notebooks_with_exercises() -> list[str]:
 def uncovered(number: str) -> Iterator[str]:
     """What a notebook's tests lack, in words."""
     try:
-        tested = importlib.import_module(f"test_nb{number}")
+        tested = importlib.import_module(f"test_exercises_nb{number}")
     except ModuleNotFoundError:
-        yield f"tests/exercises/test_nb{number}.py is missing"
+        yield f"tests/exercises/test_exercises_nb{number}.py is missing"
         return
     for name, exercise in grading.EXERCISES.notebook(number).items():
         if len(tested.RIGHT.get(name, ())) < 2:
@@ -76,7 +76,7 @@ def worked_verdicts(nb: NotebookNode, name: str, model: Any) -> dict[str, gradin
     else: no sweep, no figure. The check gets what the notebook's own hands it as far as that is known by then
     (a constant, the model); what was computed in between comes from ``CONTEXTS``.
     """
-    contexts = importlib.import_module(f"test_nb{name[:2]}").CONTEXTS
+    contexts = importlib.import_module(f"test_exercises_nb{name[:2]}").CONTEXTS
     found = {}
     for exercise in sources.exercises(nb, name):
         context = contexts[exercise.id][0](model)

@@ -82,4 +82,4 @@ def test_a_mistake_or_an_exercise_without_an_answer_is_noticed(monkeypatch):
         "00.later: fewer than two right answers",
         "00.later: no answer makes the mistake 'only'",
     ]
-    assert list(uncovered("95")) == ["tests/exercises/test_nb95.py is missing"]
+    assert list(uncovered("95")) == ["tests/exercises/test_exercises_nb95.py is missing"]

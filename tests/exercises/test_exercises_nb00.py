@@ -408,6 +408,11 @@ def hook_stays(model, tokens, name):
     return (model(tokens) - plain).abs().max()
 
 
+def losses_compared(model, tokens, name):
+    hooked = model.run_with_hooks(tokens, return_type="loss", fwd_hooks=[(name, same)], reset_hooks_end=True)
+    return (model(tokens, return_type="loss") - hooked).abs()
+
+
 def edits_in_place(value, hook):
     value[:, -1] = 0
 
@@ -462,6 +467,7 @@ NO_OP_WRONG = {
         compared(lambda a, b: largest(a.log_softmax(-1), b.log_softmax(-1))),
         compared(lambda a, b: 0.0),
         compared(lambda a, b: float("nan")),
+        losses_compared,
     ],
     "added_up": [
         compared(lambda a, b: (a - b).abs().sum()),
@@ -610,3 +616,21 @@ def test_a_check_leaves_no_hook_on_the_model(tiny):
         for answer in answers:
             grading.check("00.no_op_control", answer, **context)
     assert not any(point.fwd_hooks for point in tiny.hook_dict.values())
+
+
+@pytest.mark.parametrize("name", ["hook_embed", "blocks.0.hook_resid_pre", "blocks.2.attn.hook_pattern"])
+def test_a_control_that_hooks_one_fixed_place_is_seen_wherever_that_is(name, tiny):
+    def fixed(model, tokens, _):
+        return control(model, tokens, name)
+
+    verdict = grading.check("00.no_op_control", fixed, model=tiny, tokens=tokens(tiny), name=name)
+    assert verdict.mistake == "other_hook_point"
+
+
+def test_shapes_are_told_where_they_differ_and_only_there(tiny):
+    context = CONTEXTS["00.cache_activation"][0](tiny)
+    batch, pos = context["tokens"].shape
+    last = grading.check("00.cache_activation", cached(lambda cache, layer, _: cache["z", layer]), **context)
+    assert f"Yours has shape {(batch, pos, 4, 8)}, the stream {(batch, pos, 32)}." in last.text
+    other = grading.check("00.cache_activation", cached(lambda cache, layer, _: cache["attn_out", layer]), **context)
+    assert "shape" not in other.text
