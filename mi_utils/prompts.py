@@ -5,6 +5,7 @@ position collects attention that has nowhere else to go, and a prompt without it
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -16,9 +17,15 @@ def encode(model: TransformerBridge, text: str | Sequence[str]) -> Int[Tensor, "
     """Token ids of one prompt, or of several with the same number of tokens, each after the start token.
 
     Raises:
-        ValueError: an empty prompt or list, prompts of different token lengths, or one longer than the context.
+        ValueError: no text, an empty prompt or list, prompts of different token lengths, or one longer than the
+            context.
     """
-    texts = [text] if isinstance(text, str) else list(text)
+    try:
+        texts = [text] if isinstance(text, str) else list(text)
+    except TypeError:  # nothing to go through
+        texts = [text]
+    if not all(isinstance(one, str) for one in texts):
+        raise ValueError(f"text is {_shown(text)}; it should be a prompt (a string) or a list of prompts")
     if not texts:
         raise ValueError("text is an empty list; it should hold at least one prompt")
     rows = [_encode_one(model, one) for one in texts]
@@ -53,8 +60,10 @@ def single_token(model: TransformerBridge, text: str) -> int:
     """Id of a text that is exactly one token; mind the leading space (``" Paris"``).
 
     Raises:
-        ValueError: the text is more than one token (its pieces are named) or none.
+        ValueError: no text, or one that is more than one token (its pieces are named) or none.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"text is {_shown(text)}; it should be a string that is one token")
     ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
         pieces = [model.tokenizer.decode([i]) for i in ids]
@@ -66,9 +75,9 @@ def token_strings(model: TransformerBridge, tokens: Int[Tensor, "*pos"] | Sequen
     """The text of each token, spaces included. Accepts one row of ids (or a batch of one).
 
     Raises:
-        ValueError: an id that is not in the vocabulary, or several rows.
+        ValueError: no ids (a text, say), an id that is not in the vocabulary, or several rows.
     """
-    ids = torch.as_tensor(tokens)
+    ids = _as_ids(tokens)
     if ids.ndim == 2 and len(ids) == 1:
         ids = ids[0]
     if ids.ndim > 1:
@@ -78,3 +87,20 @@ def token_strings(model: TransformerBridge, tokens: Int[Tensor, "*pos"] | Sequen
     if outside:
         raise ValueError(f"tokens holds {outside[0]}; ids should be from 0 to {model.cfg.d_vocab - 1}")
     return [model.tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in ids]
+
+
+def _as_ids(tokens: Any) -> Tensor:
+    try:
+        ids = torch.as_tensor(tokens)
+    except (TypeError, ValueError, RuntimeError):
+        ids = None
+    # No ids at all is float32 to torch.
+    if ids is None or (ids.numel() and (ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex())):
+        raise ValueError(f"tokens is {_shown(tokens)}; it should be token ids (whole numbers), such as encode gives")
+    return ids
+
+
+def _shown(value: Any) -> str:
+    """The value, on one line and not too long, and its type."""
+    text = " ".join(repr(value).split())
+    return f"{text if len(text) <= 60 else text[:60] + '...'} ({type(value).__name__})"

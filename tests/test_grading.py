@@ -306,10 +306,86 @@ def test_an_error_in_the_learners_code_is_a_mistake(double, answer):
     assert "Error: " in verdict.text
 
 
-def test_an_error_of_the_learner_is_told_with_its_message(double):
-    assert (
-        grading.check("99.double", lambda x: x / 0).text == "Your code stopped with ZeroDivisionError: division by zero"
+def divides(x):
+    """Twice x."""
+    half = x / 0
+    return 4 * half
+
+
+def divides_in_a_helper(x):
+    return 4 * divides(x)
+
+
+def divides_inside(x):
+    def inner(y):
+        return y / 0
+
+    return sum(inner(y) for y in [x, x])
+
+
+def divides_in_a_long_line(x):
+    return sum(
+        [
+            x,
+            x / 0,
+        ]
     )
+
+
+class Divider:
+    def __call__(self, x):
+        return x / 0
+
+    def method(self, x):
+        return 2 * (x / 0)
+
+
+BY_ZERO = "Your code stopped with ZeroDivisionError: division by zero. In the line: "
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (divides, "half = x / 0"),
+        (plain(divides), "half = x / 0"),
+        (plain(functools.partial(plain(divides))), "half = x / 0"),
+        (functools.partial(lambda y, x: x / 0, 1), "(functools.partial(lambda y, x: x / 0, 1),"),
+        (divides_in_a_helper, "return 4 * divides(x)"),
+        (divides_inside, "return y / 0"),
+        (divides_in_a_long_line, "x / 0,"),
+        (Divider().method, "return 2 * (x / 0)"),
+    ],
+)
+def test_an_error_of_the_learner_is_told_with_its_message_and_line(double, answer, line):
+    assert grading.check("99.double", answer).text.startswith(BY_ZERO + line)
+
+
+def test_an_error_without_a_line_of_the_learner_is_told_with_its_message_alone(double):
+    assert grading.check("99.double", lambda: 6).text.endswith("takes 0 positional arguments but 1 was given")
+    assert "the line" not in grading.check("99.double", Misspelt()).text  # its source is nowhere
+    assert grading.check("99.double", len).text == "Your code stopped with TypeError: object of type 'int' has no len()"
+
+
+def test_the_line_of_an_object_that_is_called():
+    with pytest.raises(ZeroDivisionError) as raised:
+        Divider()(1)
+    assert core.line_of_learner(raised.value, Divider()) == "return x / 0"
+    assert core.line_of_learner(raised.value, divides) == ""
+
+
+def test_an_error_without_a_message_and_one_with_a_full_stop_read_well(double):
+    text = grading.check("99.double", raises_plainly).text
+    assert text == "Your code stopped with ValueError. In the line: raise ValueError"
+    text = grading.check("99.double", raises_a_sentence).text
+    assert text.startswith("Your code stopped with ValueError: Too small. In the line: raise")
+
+
+def raises_plainly(x):
+    raise ValueError
+
+
+def raises_a_sentence(x):
+    raise ValueError("Too small.")
 
 
 def test_an_error_of_the_check_itself_is_not_put_on_the_learner(double, progress_file):
@@ -554,7 +630,12 @@ def test_progress_shows_solved_and_open_exercises(double):
     lines = repr(grading.progress()).splitlines()
     assert lines[0] == f"1 of {len(grading.EXERCISES)} exercises solved"
     assert sum(line.startswith("·") for line in lines) == len(grading.EXERCISES) - 1
-    assert repr(grading.progress("98")) == "0 of 0 exercises solved"
+
+
+@pytest.mark.parametrize("notebook", ["98", "0", "00.zero_head", ""])
+def test_progress_of_a_notebook_without_exercises_names_those_that_have_some(double, notebook):
+    with pytest.raises(ValueError, match=rf"^notebook is {notebook!r}; notebooks with exercises are: 00, .*99$"):
+        grading.progress(notebook)
 
 
 @pytest.mark.parametrize(

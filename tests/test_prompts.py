@@ -2,9 +2,12 @@
 
 import inspect
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import jaxtyping
+import numpy as np
 import pytest
 import tiny_models
 import torch
@@ -20,6 +23,15 @@ FRANCE = "The capital of France is"
 @pytest.fixture(params=["llama_model", "gpt2_model"])
 def model(request: pytest.FixtureRequest) -> TransformerBridge:
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As for a user: without the type checks of the test run, which would come first."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +66,24 @@ def test_empty_prompt_and_empty_list(model: TransformerBridge):
         with pytest.raises(ValueError) as caught:
             prompts.encode(model, text)
         assert_one_sentence(caught.value, "text", said, "at least one")
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    (5, "5 (int)"),
+    (None, "None (NoneType)"),
+    (b"abc", "b'abc' (bytes)"),
+    (["abc", 5], "['abc', 5] (list)"),
+    (torch.tensor(5), "tensor(5) (Tensor)"),
+    (torch.zeros(9, 9), "tensor([[0., 0., 0."),
+])  # fmt: skip
+def test_what_is_no_text(text: object, shown: str, unchecked: None, llama_model: TransformerBridge):
+    with pytest.raises(ValueError) as caught:
+        prompts.encode(llama_model, text)
+    assert_one_sentence(caught.value, f"text is {shown}", "a prompt (a string) or a list of prompts")
+    with pytest.raises(ValueError) as caught:
+        prompts.single_token(llama_model, text)
+    assert_one_sentence(caught.value, f"text is {shown}", "a string that is one token")
+    assert len(str(caught.value)) < 150
 
 
 def test_different_lengths_name_the_odd_one(model: TransformerBridge):
@@ -108,6 +138,28 @@ def test_unknown_id(unknown: int, model: TransformerBridge):
     with pytest.raises(ValueError) as caught:
         prompts.token_strings(model, [0, unknown])
     assert_one_sentence(caught.value, "tokens", str(unknown), f"from 0 to {model.cfg.d_vocab - 1}")
+
+
+@pytest.mark.parametrize(("tokens", "shown"), [
+    ("hi", "'hi' (str)"),
+    (["hi", "there"], "['hi', 'there'] (list)"),
+    (None, "None (NoneType)"),
+    (1.0, "1.0 (float)"),
+    ([[1], [1, 2]], "[[1], [1, 2]] (list)"),
+    (torch.tensor([True]), "tensor([True]) (Tensor)"),
+    (torch.zeros(9, 9), "tensor([[0., 0., 0."),
+])  # fmt: skip
+def test_what_are_no_ids(tokens: object, shown: str, unchecked: None, llama_model: TransformerBridge):
+    with pytest.raises(ValueError) as caught:
+        prompts.token_strings(llama_model, tokens)
+    assert_one_sentence(caught.value, f"tokens is {shown}", "token ids (whole numbers)")
+    assert len(str(caught.value)) < 150
+
+
+def test_ids_and_texts_of_numpy(unchecked: None, llama_model: TransformerBridge):
+    tokens = prompts.encode(llama_model, np.array(["abc", "abd"]))
+    assert tokens.tolist() == prompts.encode(llama_model, ["abc", "abd"]).tolist()
+    assert prompts.token_strings(llama_model, tokens[0].numpy()) == prompts.token_strings(llama_model, tokens[0])
 
 
 def test_first_id_too_many(model: TransformerBridge):

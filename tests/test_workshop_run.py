@@ -62,6 +62,11 @@ def test_environment_is_ours_on_top_of_the_users(monkeypatch):
     assert env["OMP_NUM_THREADS"] == "7" and env["MI_GRADING"] == "strict" and env["PATH"] == os.environ["PATH"]
     assert env["PLOTLY_RENDERER"] == "plotly_mimetype" and env["TQDM_DISABLE"] == "1"
     assert env["PYTHONPATH"] == "mine" and env.get("MI_NO_NETWORK") == os.environ.get("MI_NO_NETWORK")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("MI_MODEL", raising=False)
+    assert kernels.environment()["HF_HUB_OFFLINE"] == "1"
+    monkeypatch.setenv("MI_MODEL", "gpt2")
+    assert "HF_HUB_OFFLINE" not in kernels.environment()
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     assert kernels.environment()["HF_HUB_OFFLINE"] == "0"
     offline = kernels.environment(offline=True)

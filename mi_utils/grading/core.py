@@ -9,6 +9,7 @@ import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any, Literal
 
 from mi_utils import config
@@ -154,8 +155,8 @@ def check(exercise_id: str, answer: Any, **context: Any) -> Verdict:
 _NOT_YET = "Write your answer in the cell above and run both cells again."
 
 
-class _Stopped(Exception):
-    """The learner's code raised ``__cause__``."""
+class Stopped(Exception):
+    """The learner's code raised ``__cause__``; a judge may catch this to say more about it."""
 
 
 def _judge(asked: Exercise, answer: Any, context: dict[str, Any]) -> Verdict:
@@ -169,26 +170,53 @@ def _judge(asked: Exercise, answer: Any, context: dict[str, Any]) -> Verdict:
     except Mistake as mistake:
         text = asked.mistakes[mistake.name]
         return Verdict(asked.title, "mistake", f"{text} {mistake.detail}".strip(), mistake.name)
-    except _Stopped as stopped:
-        return _stopped(asked, stopped.__cause__)
+    except Stopped as stopped:
+        return _stopped(asked, stopped.__cause__, answer)
     except Exception as error:
         if not _is_learners(error, answer):
             raise
-        return _stopped(asked, error)
+        return _stopped(asked, error, answer)
     return Verdict(asked.title, "passed", "")
 
 
-def _stopped(asked: Exercise, error: BaseException) -> Verdict:
+def _stopped(asked: Exercise, error: BaseException, answer: Any) -> Verdict:
     """What is said of an exception in the learner's code: like a mistake, unless it says *not written yet*."""
     # Torch raises NotImplementedError too ("... not implemented for 'Bool'"), but never by a Python `raise`.
     line = traceback.extract_tb(error.__traceback__)[-1].line or ""
     if isinstance(error, NotImplementedError) and (not error.args or line.startswith("raise")):
         return Verdict(asked.title, "not yet", _NOT_YET)
-    return Verdict(asked.title, "mistake", f"Your code stopped with {type(error).__name__}: {error}", STOPPED)
+    text = f"Your code stopped with {type(error).__name__}: {error}"
+    if line := line_of_learner(error, answer):
+        text = f"{text.rstrip(' .:')}. In the line: {line}"
+    return Verdict(asked.title, "mistake", text, STOPPED)
+
+
+def line_of_learner(error: BaseException, answer: Any) -> str:
+    """The source line in the learner's function, as deep in it as possible, in which the error arose; else ``""``."""
+    own = set(_codes(answer))
+    stack = zip(traceback.walk_tb(error.__traceback__), traceback.extract_tb(error.__traceback__), strict=True)
+    lines = [told.line or "" for (frame, _), told in stack if frame.f_code in own]
+    return lines[-1] if lines else ""
+
+
+def _codes(answer: Any) -> Iterator[CodeType]:
+    """The code of a function, however it is wrapped, or of an object that can be called, and all code in it."""
+    wraps = (getattr(answer, name, None) for name in ("func", "__func__", "__wrapped__"))
+    inner = next(filter(callable, wraps), None)
+    if inner is not None:
+        yield from _codes(inner)
+        return
+    code = answer if isinstance(answer, CodeType) else getattr(answer, "__code__", None)
+    code = code or getattr(type(answer).__call__, "__code__", None)
+    if code is not None:
+        yield code
+        for one in code.co_consts:
+            if isinstance(one, CodeType):
+                yield from _codes(one)
 
 
 def _guarded(answer: Any) -> Any:
-    """A function whose exceptions, those of a call that does not fit its arguments too, arrive as ``_Stopped``."""
+    """A function whose exceptions, those of a call that does not fit its arguments too, arrive as ``Stopped``."""
     if not (inspect.isroutine(answer) or isinstance(answer, functools.partial)):
         return answer
 
@@ -196,10 +224,10 @@ def _guarded(answer: Any) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return answer(*args, **kwargs)
-        except (Mistake, _Stopped):  # raised by what the check handed to the function
+        except (Mistake, Stopped):  # raised by what the check handed to the function
             raise
         except Exception as error:
-            raise _Stopped from error
+            raise Stopped from error
 
     return call
 

@@ -1,5 +1,7 @@
 """Checks of notebook 00, Start here."""
 
+import inspect
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
@@ -9,13 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.core import Exercise, Mistake, Stopped, line_of_learner
 
 # ------------------------------------------------------------------ 1: cache an activation
 
 
 @torch.no_grad()
 def _judge_cache(answer: Callable, *, model: Any, tokens: Tensor, layer: int) -> None:
+    try:
+        _compare_cached(answer, model, tokens, layer)
+    except Stopped as stopped:
+        _name_the_stop(stopped.__cause__, answer)
+        raise
+
+
+def _compare_cached(answer: Callable, model: Any, tokens: Tensor, layer: int) -> None:
     got = answer(model, tokens, layer)
     _, cache = model.run_with_cache(tokens)
     wanted = cache["resid_pre", layer]
@@ -26,6 +36,30 @@ def _judge_cache(answer: Callable, *, model: Any, tokens: Tensor, layer: int) ->
         raise Mistake("ignores_layer", f"Asked for layer {elsewhere} it returned something else.")
     if not _same(answer(model, tokens[:, :-1], layer), model.run_with_cache(tokens[:, :-1])[1]["resid_pre", layer]):
         raise Mistake("ignores_tokens")
+
+
+def _name_the_stop(error: BaseException, answer: Callable) -> None:
+    """A mistake by name for what goes wrong between a function's arguments and the cache; else nothing."""
+    given = _parameters(answer)
+    if sorted(given) == ["layer", "model", "tokens"] and given != ["model", "tokens", "layer"]:
+        raise Mistake("argument_order", f"Yours takes ({', '.join(given)}).")
+    said, line = str(error), line_of_learner(error, answer)
+    if said.startswith(("tuple indices must be", "'tuple' object")):
+        raise Mistake("not_unpacked")
+    # What torch says of a tensor indexed by a name: the second has other causes too, and then no quotes in the line.
+    quotes = "'" in line or '"' in line
+    if said.startswith("new(): invalid data type 'str'") or (said.startswith("too many indices") and quotes):
+        raise Mistake("logits_for_cache")
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    if any(type(frame.f_locals.get("self")).__name__ == "ActivationCache" for frame in frames):
+        raise Mistake("cache_key", f"In the line: {line}" if line else "")
+
+
+def _parameters(answer: Callable) -> list[str]:
+    try:
+        return list(inspect.signature(answer).parameters)
+    except ValueError:  # some functions written in C have no signature
+        return []
 
 
 def _cache_mistake(got: Any, wanted: Tensor, cache: Any, layer: int) -> Mistake:
@@ -67,6 +101,12 @@ CACHE = Exercise(
         'The stream on its way *into* a block is called `resid_pre`: `cache["resid_pre", layer]`.',
     ),
     mistakes={
+        "argument_order": "The check calls your function with the model, the tokens and the layer, in this order.",
+        "not_unpacked": "run_with_cache returns two things, the logits and the cache: `_, cache = model.run_with_cache(tokens)`.",
+        "logits_for_cache": "You asked the logits for an activation. run_with_cache returns the logits first and the cache second: "
+        "`_, cache = model.run_with_cache(tokens)`.",
+        "cache_key": "The cache has nothing under that key. It is asked by the name of a site and the layer, in this order, "
+        'such as `cache["z", layer]`, or by the full name of a hook point.',
         "not_a_tensor": "Return one activation, as a tensor: a cache is indexed by name and layer.",
         "no_batch": "The batch axis is gone. Keep the shape [batch, pos, d_model]: other code counts on it.",
         "after_the_layer": "That is the stream *after* the block (resid_post); the question is what the block reads.",
@@ -96,10 +136,16 @@ def _judge_shapes(answer: Any, *, model: Any, texts: list[str]) -> None:
     wrong = [site for site in wanted if got[site] != wanted[site]]
     if not wrong:
         return
+    if batch > 1 and any(got[site][:1] == (1,) for site in wrong):
+        raise Mistake("one_prompt", f"There are {batch} prompts.")
     if all(got[site] == _shapes(model.cfg, batch, pos - 1)[site] for site in ("resid_pre", "q")):
         raise Mistake("no_start_token", f"Count them with prompts.encode: there are {pos}.")
     if all(got[site] == wanted[site][1:] for site in ("resid_pre", "q")):
         raise Mistake("no_batch")
+    # As many positions as heads: then this may as well be `keys_not_shared`.
+    heads_first = {_heads_first(wanted[site]) for site in ("q", "k")} - {wanted["q"]}
+    if any(got[site] in heads_first for site in ("q", "k") if site in wrong):
+        raise Mistake("heads_first")
     if "k" in wrong and got["k"] == wanted["q"]:
         raise Mistake("keys_not_shared")
     if "pattern" in wrong and got["pattern"] in ((batch, pos, heads, pos), (batch, pos, pos, heads)):
@@ -119,6 +165,11 @@ def _shapes(cfg: Any, batch: int, pos: int) -> dict[str, tuple[int, ...]]:
         "k": (batch, pos, shared, cfg.d_head),
         "pattern": (batch, cfg.n_heads, pos, pos),
     }
+
+
+def _heads_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    batch, pos, heads, d_head = shape
+    return batch, heads, pos, d_head
 
 
 def _as_shape(site: str, given: Any) -> tuple:
@@ -142,8 +193,10 @@ SHAPES = Exercise(
     mistakes={
         "not_these_sites": "Give a dictionary with exactly the sites asked for.",
         "not_a_shape": "Each answer is a shape: a tuple of whole numbers, such as (2, 5, 64).",
+        "one_prompt": "The batch axis has one entry for each prompt.",
         "no_start_token": "You counted the words' tokens but not the start token in front of them.",
         "no_batch": "Every activation has a batch axis in front, even when you look at one prompt only.",
+        "heads_first": "For q and k the position comes before the head: [batch, pos, head, d_head]. In a pattern it is the other way round.",
         "keys_not_shared": "Queries have one head each, but here several query heads share one key head (grouped-query attention).",
         "pattern_axes": "The sizes are right but the order is not: heads come before the two positions, [batch, head, query, key].",
         "pattern_one_position": "A pattern has a row for every query position: two position axes, not one.",
@@ -235,24 +288,21 @@ ZERO_HEAD = Exercise(
 
 
 class _FaultyModel:
-    """Stands in for the model, and for a defective hook mechanism: with hooks, the logits come out shifted.
+    """Stands in for the model, and for a defective hook mechanism: with hooks, ``defect`` is added to the logits.
 
-    All logits of the last prompt move down by ``SHIFT`` at one position, those of the first prompt up by half
-    as much at two (``sign=-1``: the other way round). So the signed mean is 0, as are all differences of
-    probabilities, of the most likely token and at the last position. Hooks are watched, and never stay on the
-    model itself.
+    ``defect(shape, size)`` is what to add to logits of that shape. Hooks are watched, and never stay on the model
+    itself.
     """
 
-    SHIFT = 0.5
-
-    def __init__(self, model: Any, sign: int) -> None:
-        self._model, self._sign = model, sign
+    def __init__(self, model: Any, defect: Callable[[tuple[int, ...], float], Tensor], size: float) -> None:
+        self._model, self._defect, self._size = model, defect, size
         self.plain_runs = 0
         self.hooked_runs = 0
         self.through_hooks = 0  # calls of run_with_hooks, with hooks or without
         self.given: list[tuple[Any, Callable]] = []  # every hook there ever was
         self.active: list[tuple[Any, Callable]] = []  # those in force
         self.edits: list[bool] = []  # for each call of a hook: did it change the activation?
+        self.silent: list[bool] = []  # and: did it return nothing?
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -301,6 +351,7 @@ class _FaultyModel:
             after = value if out is None else out
             sound = isinstance(after, Tensor) and after.dtype == before.dtype and torch.equal(after, before)
             self.edits.append(not sound)
+            self.silent.append(out is None)
             return out if sound else None  # a broken activation would only stop the model with an error of its own
 
         return watched
@@ -308,30 +359,100 @@ class _FaultyModel:
     def _shifted(self, logits: Any) -> Any:
         if not isinstance(logits, Tensor) or logits.ndim != 3:  # a loss, say
             return logits
-        logits, shift, at = logits.clone(), self._sign * self.SHIFT, logits.shape[1] // 2
-        logits[-1, at] -= shift
-        logits[0, at] += shift / 2
-        logits[0, 0] += shift / 2
-        return logits
+        precise = torch.promote_types(logits.dtype, torch.float32)
+        return logits.to(precise) + self._defect(logits.shape, self._size).to(logits.device, precise)
+
+
+LARGE, SMALL = 2.25, 2.0**-12  # SMALL is lost in rounding to 4 digits, and still far above what float32 loses
+
+
+def _defect(shape: tuple[int, ...], size: float) -> Tensor:
+    """Changes of logits [batch, pos, d_vocab], the largest of which is ``-size``, in the last prompt.
+
+    All logits of a position change together, which leaves the probabilities as they are. The positions, prompts
+    and signs differ so that a number computed from the changes tells how it was computed (``_summaries``).
+    """
+    added, at = torch.zeros(shape), shape[1] // 2
+    added[-1, 0] = -4 * size / 5
+    added[:, -1] = size / 4
+    added[0, at] = size / 2
+    added[-1, at - 1] = 3 * size / 4
+    added[-1, at] = -size
+    return added
+
+
+def _defect_of_one_token(shape: tuple[int, ...], size: float) -> Tensor:
+    """The same the other way round: largest is ``size``, in the first prompt, at the last position, for one token."""
+    added = torch.zeros(shape)
+    token = shape[2] // 3
+    added[..., token] = -_defect(shape, size).flip(0).roll(shape[1] - 1 - shape[1] // 2, dims=1)[..., token]
+    return added
 
 
 @torch.no_grad()
 def _judge_no_op(answer: Callable, *, model: Any, tokens: Tensor, name: str) -> None:
-    two = torch.cat([tokens, tokens])
+    batch = tokens if len(tokens) > 1 else torch.cat([tokens, tokens])
     elsewhere = "hook_embed" if name != "hook_embed" else "blocks.0.hook_resid_pre"
-    for sign, at in ((1, name), (-1, elsewhere)):
-        faulty = _FaultyModel(model, sign)
-        seen = answer(faulty, two, at)
-        _check_runs(faulty, at)
-        value = _one_number(seen)
-        saw = f"On the defective model it returned {value:.3g}; the largest change there is {faulty.SHIFT}."
-        if value > faulty.SHIFT + 1e-3:
-            raise Mistake("added_up", saw)
-        if not abs(value - faulty.SHIFT) < 1e-3:  # NaN too
-            raise Mistake("blind", saw)
+    shape = (*batch.shape, model.cfg.d_vocab)
+    for defect, at in ((_defect, name), (_defect_of_one_token, elsewhere)):
+        value = _on_faulty(answer, _FaultyModel(model, defect, LARGE), batch, at)
+        if not abs(value - LARGE) < 1e-3:  # NaN too
+            raise _no_op_mistake(value, defect(shape, LARGE))
+    value = _on_faulty(answer, _FaultyModel(model, _defect, SMALL), batch, name)
+    if not abs(value - SMALL) < SMALL / 10:
+        raise Mistake("rounded", _saw(value, SMALL))
     value = _one_number(answer(model, tokens, name))
     if value != 0:
         raise Mistake("not_zero", f"It returned {value:.3g}.")
+
+
+def _on_faulty(answer: Callable, faulty: _FaultyModel, tokens: Tensor, name: str) -> float:
+    seen = answer(faulty, tokens, name)
+    _check_runs(faulty, name)
+    return _one_number(seen)
+
+
+def _saw(value: float, largest: float) -> str:
+    return f"On a model with defective hooks it returned {value:.3g}; the largest change there was {largest:.3g}."
+
+
+def _no_op_mistake(value: float, added: Tensor) -> Mistake:
+    """Why an answer's number is not the largest of the changes ``added``."""
+    saw = _saw(value, LARGE)
+    if value == 1:
+        return Mistake("yes_or_no")
+    if abs(value - LARGE) < 0.01:
+        return Mistake("rounded", saw)
+    for name, number in _summaries(added):
+        if abs(abs(value) - number.abs()) <= 1e-3 * number.abs():
+            return Mistake(name, saw)
+    if abs(value) < 1e-3:
+        return Mistake("saw_nothing", saw)
+    return Mistake("rounded" if abs(value - LARGE) < 0.3 else "not_the_largest", saw)
+
+
+def _summaries(added: Tensor) -> list[tuple[str, Tensor]]:
+    """Numbers that changes [batch, pos, d_vocab] are wrongly summed up to, each with its mistake's name."""
+    size = added.abs()
+    return [
+        ("signed_max", added.max()),
+        ("signed_max", added.min()),
+        ("signed_mean", added.mean()),
+        ("diluted", size.mean()),
+        ("diluted", size.square().mean()),
+        ("diluted", size.square().mean().sqrt()),
+        ("diluted", size.mean(-1).max()),
+        ("added_up", added.sum()),
+        ("added_up", size.sum()),
+        ("added_up", size.square().sum()),
+        ("added_up", size.norm()),
+        ("added_up", size.sum(-1).max()),
+        ("added_up", size.norm(dim=-1).max()),
+        ("added_up", (size > 0).sum()),
+        ("one_prompt_only", size[0].max()),
+        ("one_prompt_only", size[-1].max()),
+        ("last_position_only", size[:, -1].max()),
+    ]
 
 
 def _check_runs(faulty: _FaultyModel, at: str) -> None:
@@ -342,8 +463,10 @@ def _check_runs(faulty: _FaultyModel, at: str) -> None:
         raise Mistake("other_hook_point", f"Asked for was {at!r}.")
     if any(faulty.edits):
         raise Mistake("edits_something")
+    if any(faulty.silent):
+        raise Mistake("returns_nothing")
     if not faulty.plain_runs:
-        raise Mistake("no_plain_run")
+        raise Mistake("earlier_logits" if faulty.hooked_runs == 1 else "no_plain_run")
     if faulty.active:
         raise Mistake("hook_left_behind")
 
@@ -375,14 +498,22 @@ NO_OP = Exercise(
         "no_hook_given": "The model ran without any hook: the mechanism under test was not used.",
         "other_hook_point": "The hook sits at another place than the one asked for: use the argument `name`.",
         "edits_something": "Your hook changes the activation. For a no-op it should return what it was given.",
+        "returns_nothing": "Your hook returns nothing, so the model keeps its own value and the replacing was never tried; return what it was given.",
+        "earlier_logits": "You compared with logits computed earlier; run `model(tokens)` on the arguments.",
         "no_plain_run": "Both runs go through the hook, so they share any defect of it. Compare with a run without hooks.",
         "hook_left_behind": "The hook is still on the model when your function returns, so every later run goes through it. `run_with_hooks` takes it off again.",
         "yes_or_no": "Return how large the difference is, not whether there is one: a number can be looked at when it is not zero.",
         "not_one_number": "Return one number: the largest absolute difference.",
-        "blind": "The check ran it on a model whose hook mechanism is defective, and it did not see the whole defect. "
-        "A mean lets plus and minus cancel, a maximum without the absolute value sees one sign, probabilities do not move when all logits do, "
-        "and one position says nothing about the others: take the largest absolute difference of the logits over everything.",
-        "added_up": "A sum or a norm grows with the number of logits, and then nobody can tell what is large: take the largest absolute difference.",
+        "signed_mean": "In a mean with signs, plus and minus cancel: a defect can come out as 0.",
+        "diluted": "A mean divides a change in one place by the number of all logits, so that a bad defect looks small.",
+        "added_up": "A sum, a norm or a count grows with the number of logits, and then nobody can tell what is large.",
+        "signed_max": "Without the absolute value you see changes of one sign only.",
+        "one_prompt_only": "That looks at one prompt of the batch and says nothing about the others.",
+        "last_position_only": "That looks at the last position and says nothing about the others.",
+        "saw_nothing": "Logits changed and your function did not notice. Probabilities, a loss or the most likely token can stay the same when logits move: "
+        "compare the logits themselves, all of them.",
+        "rounded": "That is not exact: rounding, a tolerance or a coarser dtype hides small changes.",
+        "not_the_largest": "That is not the largest absolute difference over all prompts, positions and tokens.",
         "not_zero": "On the sound model it should be exactly 0.",
     },
     judge=_judge_no_op,
@@ -395,6 +526,13 @@ def _judge_bug(answer: Callable, *, eps: float = 1e-5) -> None:
     generator = torch.Generator().manual_seed(0)
     parts = torch.randn(7, 32, generator=generator) * torch.logspace(-1, 1, 7)[:, None] + 0.3
     direction = torch.randn(32, generator=generator)
+    _compare_shares(answer, parts, direction, eps)
+    # Parts so small that eps counts, and another eps than the usual one.
+    larger = 1000 * eps
+    _compare_shares(answer, parts * larger**0.5 / _rms(parts.sum(0), 0.0), direction, larger)
+
+
+def _compare_shares(answer: Callable, parts: Tensor, direction: Tensor, eps: float) -> None:
     got = answer(parts.clone(), direction.clone(), eps)
     if not isinstance(got, Tensor) or got.shape != (7,):
         raise Mistake("shape", f"It returned {_kind(got)}.")
@@ -428,6 +566,10 @@ def _wrong_attributions(parts: Tensor, direction: Tensor, eps: float) -> list[tu
         ("layer_norm", centred @ direction / _rms(centred.sum(0), eps)),
         ("layer_norm", raw / _rms(centred.sum(0), eps)),
         ("layer_norm", raw / total.std()),
+        ("eps_outside", raw / (_rms(total, 0.0) + eps)),
+        ("eps_ignored", raw / _rms(total, 0.0)),
+        ("eps_ignored", raw / _rms(total, 1e-6)),
+        ("eps_ignored", raw / _rms(total, 1e-5)),
     ]
 
 
@@ -451,6 +593,8 @@ FIND_THE_BUG = Exercise(
         "scale_of_mean": "That is the rms of the mean of the parts; the norm sees their sum.",
         "mean_square": "A square root is missing: rms is the root of the mean square.",
         "layer_norm": "That subtracts the mean, as LayerNorm does. This model has RMSNorm, which does not centre.",
+        "eps_outside": "Almost: eps stands under the root, sqrt(mean(x ** 2) + eps), not beside it. With a small stream that makes a difference.",
+        "eps_ignored": "Almost: the eps that your function is given is not in it. It is added under the root, and with a small stream it makes a difference.",
         "forced": "The sum is right and each part is wrong: rescaling or shifting the buggy numbers until they add up does not tell what a part contributes.",
         "does_not_add_up": "The parts do not add up to the logit.",
     },

@@ -24,7 +24,14 @@ class Progress:
 
 
 def progress(notebook: str | None = None) -> Progress:
-    """Progress over all notebooks, or over one (``"00"``)."""
+    """Progress over all notebooks, or over one (``"00"``).
+
+    Raises:
+        ValueError: no exercises in that notebook; the message says which notebooks have some.
+    """
+    numbers = sorted({name.partition(".")[0] for name in EXERCISES})
+    if notebook is not None and notebook not in numbers:
+        raise ValueError(f"notebook is {notebook!r}; notebooks with exercises are: {', '.join(numbers)}")
     done = store.solved()
     asked = [EXERCISES[name] for name in EXERCISES if notebook is None or name.startswith(f"{notebook}.")]
     return Progress(tuple((one.id, one.title, one.minutes, one.id in done) for one in asked))

@@ -50,7 +50,7 @@ def report(say: Callable[[str], None]) -> int:
     rows = []
     for name, code in CASES.items():
         seconds = [_seconds(code) for _ in range(RUNS)]
-        rows.append((name, f"{statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"))
+        rows.append((name, f"{statistics.median(seconds):.3g} s ({min(seconds):.3g} to {max(seconds):.3g})"))
     say("\n".join(results.table(("what", "time"), rows)))
     measured = readme.measurements()
     say("\n`make run --record` measured:\n")

@@ -56,6 +56,22 @@ def problems() -> Iterator[str]:
             yield f"the cache's disk has {free / 1e9:.1f} GB free; the model needs {source.disk_bytes / 1e9:.1f}"
     if psutil.virtual_memory().available < _MEMORY_GIB * 2**30:
         yield f"less than {_MEMORY_GIB} GiB of memory is free; close something"
+    yield from _settings()
+
+
+def _settings() -> Iterator[str]:
+    """The environment variables that a notebook would refuse."""
+    from mi_utils import models
+
+    for prefix, check in (
+        ("MI_MODEL: ", lambda: models.check_name(config.model_name())),
+        ("", lambda: config.budget(None, None)),
+        ("", config.strict_grading),
+    ):
+        try:
+            check()
+        except ValueError as error:
+            yield f"{prefix}{error}"
 
 
 def _free_disk() -> int:

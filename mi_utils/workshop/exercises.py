@@ -28,8 +28,8 @@ _NOTE = """\
 > the notebook. Later cells do not depend on your answer, so *Run All Cells* reaches the end at any time.
 > Hints and solutions are folded: click to open one.
 >
-> This file is generated, and `make exercises` writes it anew: work in a copy
-> (*File > Save Notebook As...*), which is left alone."""
+> `{name}.ipynb` is generated, and `make exercises` writes it anew: work in a copy whose name begins with
+> `my_` (`make lab` makes `my_00_start_here.ipynb`), which is left alone."""
 
 # Code and formulas in markdown are passed over when links are looked for: f[i](x) is none.
 _CODE = re.compile(
@@ -123,6 +123,23 @@ def write_all(check: bool = False) -> list[Path]:
         if not check:
             orphan.unlink()
     return changed
+
+
+def learners_copy(name: str) -> Path:
+    """The learner's own copy of a notebook, ``my_<name>.ipynb`` beside it; made where there is none yet.
+
+    Raises:
+        ValueError: the learner edition has no notebook ``name``.
+    """
+    edition, own = (folder() / f"{start}{name}.ipynb" for start in ("", "my_"))
+    if own.exists():  # it holds the learner's work
+        return own
+    if not edition.is_file():
+        raise ValueError(f"notebooks/exercises/{edition.name} is missing; run `make exercises`")
+    part = own.with_name(own.name + ".part")
+    part.write_bytes(edition.read_bytes())
+    part.replace(own)
+    return own
 
 
 def _orphans() -> list[Path]:

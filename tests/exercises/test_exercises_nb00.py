@@ -94,7 +94,73 @@ def rms_normalised(x):
     return x / x.square().mean(-1, keepdim=True).sqrt()
 
 
+def tuple_for_cache(model, tokens, layer):
+    cache = model.run_with_cache(tokens)
+    return cache["resid_pre", layer]
+
+
+def tuple_for_cache_by_name(model, tokens, layer):
+    cache = model.run_with_cache(tokens)
+    return cache[f"blocks.{layer}.hook_resid_pre"]
+
+
+def tuple_asked_politely(model, tokens, layer):
+    return model.run_with_cache(tokens).get(f"blocks.{layer}.hook_resid_pre")
+
+
+def logits_for_cache(model, tokens, layer):
+    cache, _ = model.run_with_cache(tokens)
+    return cache["resid_pre", layer]
+
+
+def logits_for_cache_by_name(model, tokens, layer):
+    cache, logits = model.run_with_cache(tokens)
+    return cache[f"blocks.{layer}.hook_resid_pre"]
+
+
+def logits_for_cache_of_a_plain_run(model, tokens, layer):
+    cache = model(tokens)
+    return cache["resid_pre", layer]
+
+
+def tokens_before_model(tokens, model, layer):
+    return cache_by_site(model, tokens, layer)
+
+
+def layer_before_tokens(model, layer, tokens):
+    _, cache = model.run_with_cache(tokens)
+    return cache["resid_pre", layer]
+
+
+def layer_first(layer, model, tokens):
+    _, cache = model.run_with_cache(tokens)
+    return cache["resid_pre", layer]
+
+
 CACHE_WRONG = {
+    "argument_order": [tokens_before_model, layer_before_tokens, layer_first, torch.no_grad()(layer_first)],
+    "not_unpacked": [
+        tuple_for_cache,
+        tuple_for_cache_by_name,
+        tuple_asked_politely,
+        lambda model, tokens, layer: model.run_with_cache(tokens)["resid_pre", layer],
+        lambda m, t, i: m.run_with_cache(t, names_filter=f"blocks.{i}.hook_resid_pre")[f"blocks.{i}.hook_resid_pre"],
+    ],
+    "logits_for_cache": [
+        logits_for_cache,
+        logits_for_cache_by_name,
+        logits_for_cache_of_a_plain_run,
+        lambda model, tokens, layer: model.run_with_cache(tokens)[0]["resid_pre", layer],
+    ],
+    "cache_key": [
+        cached(lambda cache, layer, _: cache[layer, "resid_pre"]),
+        cached(lambda cache, layer, _: cache["resid_pre"]),
+        cached(lambda cache, layer, _: cache["resid_pre"][layer]),
+        cached(lambda cache, layer, _: cache[layer]),
+        cached(lambda cache, layer, _: cache["resid_before", layer]),
+        cached(lambda cache, layer, _: cache[f"blocks.{layer}.resid_pre"]),
+        lambda m, t, i: m.run_with_cache(t, names_filter=f"blocks.{i}.hook_resid_pre")[1]["resid_post", i],
+    ],
     "not_a_tensor": [
         cached(lambda cache, layer, _: cache),
         lambda model, tokens, layer: model.run_with_cache(tokens),
@@ -126,7 +192,8 @@ CACHE_WRONG = {
     "ignores_tokens": [FromContext(cache_made_earlier)],
     STOPPED: [
         lambda model, tokens: None,
-        cached(lambda cache, layer, _: cache["resid_before", layer]),
+        cached(lambda cache, layer, _: cache["resid_pre", layer][:, :, :, 0]),  # one index too many, no name
+        max,
         torch.zeros(2, 8, 32),
         FromContext(lambda context: cache_by_site(**context)),
         # torch says NotImplementedError too; that is no unsolved exercise
@@ -162,6 +229,10 @@ def without_batch(size):
     return size[1:]
 
 
+def heads_before_positions(size):
+    return size[0], size[2], size[1], size[3]
+
+
 def measured_shapes(model, texts):
     _, cache = model.run_with_cache(prompts.encode(model, texts))
     return {site: cache[site, 0].shape for site in ("pattern", "resid_pre", "q", "k")}
@@ -188,6 +259,16 @@ SHAPES_WRONG = {
         shapes(pattern=lambda size: torch.zeros(size), as_type=lambda x: x),
         shapes(q=lambda size: None, as_type=lambda x: x),
     ],
+    "one_prompt": [
+        shapes(**dict.fromkeys(("resid_pre", "q", "k", "pattern"), lambda size: (1, *size[1:]))),
+        shapes(resid_pre=lambda size: (1, *size[1:])),
+        shapes(  # neither the second prompt nor the start token
+            resid_pre=lambda size: (1, size[1] - 1, size[2]),
+            q=lambda size: (1, size[1] - 1, *size[2:]),
+            k=lambda size: (1, size[1] - 1, *size[2:]),
+            pattern=lambda size: (1, size[1], size[2] - 1, size[3] - 1),
+        ),
+    ],
     "no_start_token": [
         shapes(
             resid_pre=one_position_less,
@@ -198,6 +279,12 @@ SHAPES_WRONG = {
         shapes(resid_pre=one_position_less, q=one_position_less, k=one_position_less),
     ],
     "no_batch": [shapes(resid_pre=without_batch, q=without_batch, k=without_batch, pattern=without_batch)],
+    "heads_first": [
+        shapes(q=heads_before_positions, k=heads_before_positions),
+        shapes(q=heads_before_positions),
+        shapes(k=heads_before_positions),
+        shapes(k=lambda size: (size[0], 4, size[1], 8)),
+    ],
     "keys_not_shared": [shapes(k=lambda size: (*size[:2], 4, 8))],
     "pattern_axes": [
         shapes(pattern=lambda size: (size[0], size[2], size[1], size[3])),
@@ -208,7 +295,7 @@ SHAPES_WRONG = {
     "shape": [
         shapes(resid_pre=lambda size: (*size[:2], 8)),
         shapes(q=lambda size: (*size[:2], 2, 8)),
-        shapes(resid_pre=lambda size: (1, *size[1:])),
+        shapes(q=lambda size: (size[0], size[3], *size[1:3])),
     ],
 }
 
@@ -375,8 +462,13 @@ def control_with_empty_hooks(model, tokens, name):
     return (plain - hooked).abs().max().unsqueeze(0)
 
 
-def control_hook_returns_nothing(model, tokens, name):
-    return (model.run_with_hooks(tokens, fwd_hooks=[(name, lambda x, hook: None)]) - model(tokens)).abs().max().numpy()
+def control_prompt_by_prompt(model, tokens, name):
+    return max(float(control(model, tokens[i : i + 1], name)) for i in range(len(tokens)))
+
+
+def control_over_steps(model, tokens, name):
+    change = model.run_with_hooks(tokens, fwd_hooks=[(name, same)]).double() - model(tokens).double()
+    return max(change.max().item(), -change.min().item())
 
 
 NO_OP_RIGHT = {
@@ -385,7 +477,9 @@ NO_OP_RIGHT = {
     "context": control_in_context,
     "add_hook": control_by_add_hook,
     "empty": control_with_empty_hooks,
-    "nothing": control_hook_returns_nothing,
+    "numpy": lambda m, t, n: (m(t) - m.run_with_hooks(t, fwd_hooks=[(n, same)])).abs().max().numpy(),
+    "prompts": control_prompt_by_prompt,
+    "signs": control_over_steps,
     "gradients": torch.enable_grad()(control),
 }
 
@@ -413,6 +507,34 @@ def losses_compared(model, tokens, name):
     return (model(tokens, return_type="loss") - hooked).abs()
 
 
+def control_returning_nothing(model, tokens, name):
+    return (model.run_with_hooks(tokens, fwd_hooks=[(name, lambda x, hook: None)]) - model(tokens)).abs().max()
+
+
+def control_only_recording(model, tokens, name):
+    seen = []
+    hooked = model.run_with_hooks(tokens, fwd_hooks=[(name, lambda x, hook: seen.append(x))])
+    return (hooked - model(tokens)).abs().max().item()
+
+
+def with_logits_of_earlier(context):
+    logits = context["model"](context["tokens"])
+
+    def answer(model, tokens, name):
+        return (model.run_with_hooks(tokens, fwd_hooks=[(name, same)]) - logits).abs().max()
+
+    return answer
+
+
+def with_a_run_of_another_model(context):
+    sound = context["model"]
+
+    def answer(model, tokens, name):
+        return (model.run_with_hooks(tokens, fwd_hooks=[(name, same)]) - sound(tokens)).abs().max()
+
+    return answer
+
+
 def edits_in_place(value, hook):
     value[:, -1] = 0
 
@@ -438,6 +560,12 @@ NO_OP_WRONG = {
         compared(largest, lambda x, hook: x[:, -1]),
         compared(largest, lambda x, hook: x.double()),
     ],
+    "returns_nothing": [
+        control_returning_nothing,
+        control_only_recording,
+        compared(largest, lambda x, hook: print(end="")),
+    ],
+    "earlier_logits": [FromContext(with_logits_of_earlier), FromContext(with_a_run_of_another_model)],
     "no_plain_run": [both_hooked],
     "hook_left_behind": [hook_stays],
     "yes_or_no": [
@@ -446,6 +574,7 @@ NO_OP_WRONG = {
         compared(lambda a, b: (a == b).all()),
         compared(lambda a, b: (a == b).all().numpy()),
         compared(lambda a, b: (a == b).numpy().all()),
+        compared(lambda a, b: float(not torch.allclose(a, b))),
     ],
     "not_one_number": [
         compared(lambda a, b: (a - b).abs()),
@@ -454,28 +583,67 @@ NO_OP_WRONG = {
         compared(lambda a, b: "0"),
         compared(lambda a, b: (a - b).numpy()),
     ],
-    "blind": [
-        compared(lambda a, b: (a - b).mean()),
+    "signed_mean": [compared(lambda a, b: (a - b).mean()), compared(lambda a, b: (b - a).mean().abs().item())],
+    "diluted": [
         compared(lambda a, b: (a - b).abs().mean()),
-        compared(lambda a, b: (a - b).sum()),
+        compared(torch.nn.functional.l1_loss),
+        compared(torch.nn.functional.mse_loss),
+        compared(lambda a, b: (a - b).pow(2).mean().sqrt()),
+        compared(lambda a, b: (a - b).abs().mean(-1).max()),
+        compared(lambda a, b: (a - b).mean(-1).abs().max()),
+        compared(lambda a, b: (a - b).abs().amax(-1).mean()),
+    ],
+    "signed_max": [
         compared(lambda a, b: (a - b).max()),
         compared(lambda a, b: (b - a).max()),
-        compared(lambda a, b: (a - b)[:, -1].abs().max()),
+        compared(lambda a, b: (a - b).max().abs()),
+        compared(lambda a, b: (b - a).min()),
+    ],
+    "one_prompt_only": [
         compared(lambda a, b: (a - b)[0].abs().max()),
+        compared(lambda a, b: (a - b)[-1].abs().max()),
+    ],
+    "last_position_only": [
+        compared(lambda a, b: (a - b)[:, -1].abs().max()),
+        compared(lambda a, b: (a - b)[0, -1].abs().max()),
+    ],
+    "rounded": [
+        *(compared(lambda a, b, digits=digits: round(largest(a, b).item(), digits)) for digits in (0, 1, 2, 3, 4)),
+        compared(lambda a, b: round(largest(a, b).item())),
+        compared(lambda a, b: int(largest(a, b))),
+        compared(lambda a, b: max(largest(a, b).item() - 2e-3, 0.0)),
+        compared(lambda a, b: largest(a, b).item() if largest(a, b) > 1e-3 else 0.0),
+        compared(lambda a, b: largest(a.bfloat16(), b.bfloat16())),
+        compared(lambda a, b: 0.0 if torch.allclose(a, b, atol=1e-3) else largest(a, b)),
+        compared(lambda a, b: largest(a.round(decimals=3), b.round(decimals=3))),
+    ],
+    "saw_nothing": [
         compared(lambda a, b: (a.argmax(-1) - b.argmax(-1)).abs().max()),
         compared(lambda a, b: largest(a.softmax(-1), b.softmax(-1))),
         compared(lambda a, b: largest(a.log_softmax(-1), b.log_softmax(-1))),
         compared(lambda a, b: 0.0),
-        compared(lambda a, b: float("nan")),
+        compared(lambda a, b: (a - b)[..., 0].abs().max()),
         losses_compared,
+    ],
+    "not_the_largest": [
+        compared(lambda a, b: float("nan")),
+        compared(lambda a, b: (a - b)[:, :-1].abs().max()),
+        compared(lambda a, b: (a - b).max() - (a - b).min()),
+        compared(lambda a, b: 10 * largest(a, b)),
     ],
     "added_up": [
         compared(lambda a, b: (a - b).abs().sum()),
+        compared(lambda a, b: (a - b).sum()),
+        compared(lambda a, b: (a - b).pow(2).sum()),
+        compared(lambda a, b: (a - b).norm(dim=-1).max()),
+        compared(lambda a, b: (a - b).abs().sum(-1).max()),
         compared(lambda a, b: (a - b).norm()),
         compared(lambda a, b: (a != b).sum()),
-        compared(lambda a, b: (a - b).max() - (a - b).min()),
     ],
-    "not_zero": [compared(lambda a, b: 0.5), compared(lambda a, b: max(largest(a, b), torch.tensor(1e-6)))],
+    "not_zero": [
+        compared(lambda a, b: largest(a, b) + 1e-6),
+        compared(lambda a, b: max(largest(a, b), torch.tensor(1e-6))),
+    ],
     STOPPED: [
         lambda model, tokens: 0.0,
         0.0,
@@ -525,7 +693,8 @@ BUG_RIGHT = {
     "double": in_double,
     "einsum": lambda p, d, eps: torch.einsum("pd,d->p", p, d) * p.sum(0).square().mean().add(eps).rsqrt(),
     "gradients": lambda p, d, eps: share_of_logit(p.requires_grad_(), d, eps),
-    "no_eps": lambda p, d, eps: share_of_logit(p, d, 0.0),
+    "norm": lambda p, d, eps: p @ d / (p.sum(0).norm() ** 2 / p.shape[1] + eps) ** 0.5,
+    "rms_norm": lambda p, d, eps: p * (torch.nn.functional.rms_norm(p.sum(0), (32,), eps=eps) / p.sum(0)) @ d,
 }
 BUG_WRONG = {
     "shape": [
@@ -547,6 +716,18 @@ BUG_WRONG = {
         lambda p, d, eps: p @ d / p.sum(0).var(correction=0).add(eps).sqrt(),
         lambda p, d, eps: p @ d / p.sum(0).std(),
     ],
+    "eps_ignored": [
+        lambda p, d, eps: p @ d / p.sum(0).square().mean().sqrt(),
+        lambda p, d, eps: share_of_logit(p, d, 1e-5),
+        lambda p, d, eps: share_of_logit(p, d, 1e-6),
+        lambda p, d, eps: p @ d / rms(p.sum(0)),
+        lambda p, d, eps: p @ d / p.sum(0).square().mean().sqrt().clamp(min=eps),
+        lambda p, d, eps: p @ d * 32**0.5 / p.sum(0).norm(),
+    ],
+    "eps_outside": [
+        lambda p, d, eps: p @ d / (p.sum(0).square().mean().sqrt() + eps),
+        lambda p, d, eps: p @ d / (rms(p.sum(0), 0) + eps),
+    ],
     "forced": [
         lambda p, d, eps: (p / rms(p)) @ d * share_of_logit(p, d, eps).sum() / ((p / rms(p)) @ d).sum(),
         lambda p, d, eps: share_of_logit(p, d, eps).mean().expand(7),
@@ -557,6 +738,7 @@ BUG_WRONG = {
         lambda p, d, eps: share_of_logit(p, d, eps).abs(),
         lambda p, d, eps: p @ d / rms(p, eps).mean(),
         lambda p, d, eps: torch.full((7,), float("nan")),
+        lambda p, d, eps: share_of_logit(p, d, eps**2),
     ],
     STOPPED: [lambda p, d: p @ d, lambda p, d, eps: p @ d / rms(p, eps)[:, None] @ d],
 }
@@ -585,6 +767,7 @@ def test_a_right_answer_passes_in_every_form(exercise, answer, tiny):
         assert (verdict.status, verdict.mistake, verdict.text) == ("passed", "", "")
 
 
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # what torch says of logits indexed by a name
 @pytest.mark.parametrize(("exercise", "mistake", "answer"), wrong_cases(WRONG))
 def test_a_wrong_answer_is_told_which_mistake_it_makes(exercise, mistake, answer, tiny):
     given = CONTEXTS[exercise][0](tiny)
@@ -608,6 +791,13 @@ def test_a_model_without_shared_keys_has_as_many_keys_as_queries(gpt2_model):
     heads = (batch, pos, 4, 8)
     answer = {"resid_pre": (batch, pos, 32), "q": heads, "k": heads, "pattern": (batch, 4, pos, pos)}
     assert grading.check("00.predict_shape", answer, model=gpt2_model, texts=TEXTS).status == "passed"
+
+
+def test_keys_that_are_not_shared_are_told_where_there_are_as_many_positions_as_heads(tiny):
+    given = CONTEXTS["00.predict_shape"][1](tiny)
+    answer = answer_for(shapes(k=lambda size: (*size[:2], 4, 8)), given)
+    assert answer["k"] == (2, 4, 4, 8)
+    assert grading.check("00.predict_shape", answer, **given).mistake == "keys_not_shared"
 
 
 def test_a_check_leaves_no_hook_on_the_model(tiny):
@@ -634,3 +824,41 @@ def test_shapes_are_told_where_they_differ_and_only_there(tiny):
     assert f"Yours has shape {(batch, pos, 4, 8)}, the stream {(batch, pos, 32)}." in last.text
     other = grading.check("00.cache_activation", cached(lambda cache, layer, _: cache["attn_out", layer]), **context)
     assert "shape" not in other.text
+
+
+def test_what_stopped_is_told_with_the_line_where_the_cache_was_asked(tiny):
+    context = CONTEXTS["00.cache_activation"][0](tiny)
+    verdict = grading.check("00.cache_activation", misspelt_site, **context)
+    assert verdict.text.endswith('In the line: return cache["resid_prae", layer]')
+
+
+def misspelt_site(model, tokens, layer):
+    _, cache = model.run_with_cache(tokens)
+    return cache["resid_prae", layer]
+
+
+def test_a_right_attribution_passes_with_every_eps():
+    for eps in (1e-6, 1e-5, 1e-3):
+        assert grading.check("00.find_the_bug", share_of_logit, eps=eps).status == "passed"
+        assert grading.check("00.find_the_bug", normalise_first, eps=eps).status == "passed"
+
+
+def test_a_control_is_judged_on_very_short_prompts_too(tiny):
+    for length in (1, 2, 3):
+        given = {"model": tiny, "tokens": tokens(tiny)[:1, :length], "name": "blocks.1.hook_resid_pre"}
+        verdicts = {name: grading.check("00.no_op_control", answer, **given) for name, answer in NO_OP_RIGHT.items()}
+        assert {verdict.status for verdict in verdicts.values()} == {"passed"}, verdicts
+        diluted = grading.check("00.no_op_control", compared(lambda a, b: (a - b).abs().mean()), **given)
+        assert diluted.mistake == "diluted"
+
+
+def test_wrong_answers_are_told_apart_whatever_the_number_of_prompts_and_positions(tiny):
+    """Those whose number depends on the sizes; the others are the same for all."""
+    for prompts_, positions in ((1, 5), (1, 8), (3, 6), (5, 7)):
+        given = tokens(tiny)[:1, :positions].repeat(prompts_, 1)
+        for mistake in ("signed_mean", "diluted", "added_up", "signed_max", "one_prompt_only", "last_position_only"):
+            for answer in NO_OP_WRONG[mistake]:
+                verdict = grading.check(
+                    "00.no_op_control", answer, model=tiny, tokens=given, name="blocks.1.hook_resid_pre"
+                )
+                assert verdict.mistake == mistake, (prompts_, positions, verdict.text)

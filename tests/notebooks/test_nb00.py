@@ -22,7 +22,7 @@ def test_glossary_has_english_and_korean():
     rows = table_below("Words")
     assert len(rows) >= 30
     terms = [row[0] for row in rows]
-    assert terms == sorted(terms, key=lambda term: term.split(",")[0]) and len(set(terms)) == len(terms)
+    assert terms == sorted(terms, key=lambda term: term.split(",")[0].casefold()) and len(set(terms)) == len(terms)
     for term, korean, meaning in rows:
         assert re.search(r"[\uac00-\ud7a3]", korean), term
         assert len(meaning.split()) >= 4, term
