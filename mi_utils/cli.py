@@ -73,8 +73,8 @@ def exercises(args: argparse.Namespace) -> int:
 def readme(args: argparse.Namespace) -> int:
     from mi_utils.workshop import environment_file, readme
 
-    stale = [name for name, module in (("README.md", readme), ("environment.yml", environment_file))
-             if module.update(check=args.check)]  # fmt: skip
+    updates = {"README.md": readme.update, "docs/": readme.update_figure, "environment.yml": environment_file.update}
+    stale = [name for name, update in updates.items() if update(check=args.check)]
     for name in stale:
         say(f"{name} is {'stale: `python -m mi_utils readme` writes it' if args.check else 'written'}")
     return int(args.check and bool(stale))

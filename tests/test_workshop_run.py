@@ -421,3 +421,19 @@ def test_the_stated_cost_and_promise_are_read_from_the_first_cell():
 ])  # fmt: skip
 def test_a_stated_cost_agrees_within_rounding(minutes, gib, agrees):
     assert readme.cost_agrees((minutes, gib), {"minutes": 2.1, "peak_gib": 1.6}) == agrees
+
+
+def test_the_readme_figure_is_the_picture_stored_in_its_cell(repo):
+    notebook, cell_id, name = readme.FIGURE
+    path = write(repo / "notebooks" / f"{notebook}.ipynb", "1")
+    with pytest.raises(ValueError, match="should hold one picture"):
+        readme.update_figure()
+    nb = nbformat.read(path, 4)
+    picture = v4.new_output("display_data", {"image/png": "aGVsbG8="})  # base64 of "hello"
+    nb.cells.append(v4.new_code_cell("figure", id=cell_id, outputs=[picture]))
+    nbformat.write(nb, path)
+    assert readme.update_figure(check=True) and not (repo / "docs").exists()
+    assert readme.update_figure() and (repo / "docs" / name).read_bytes() == b"hello"
+    assert not readme.update_figure() and not readme.update_figure(check=True)
+    (repo / "docs" / name).write_bytes(b"other")
+    assert readme.update_figure(check=True)

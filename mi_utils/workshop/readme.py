@@ -123,18 +123,17 @@ def _line(name: str, nb: NotebookNode | None, cost: Mapping[str, Any] | None) ->
 
 
 def update(check: bool = False) -> bool:
-    """Write the README's figure, and the table of notebooks between its markers in ``README.md``.
+    """Write the table of notebooks between its markers in ``README.md``.
 
     Args:
         check: only look.
 
     Returns:
-        Whether the figure or the table was stale.
+        Whether the table was stale.
 
     Raises:
-        ValueError: the markers are not there, once each and in order; or the figure's cell has no picture.
+        ValueError: the markers are not there, once each and in order.
     """
-    stale_figure = _update_figure(check)
     path = config.repository() / "README.md"
     text = path.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
@@ -144,17 +143,25 @@ def update(check: bool = False) -> bool:
     new = "\n".join([before + BEGIN, *table(), END + after])
     if new != text and not check:
         results.write_text(path, new)
-    return stale_figure or new != text
+    return new != text
 
 
-def _update_figure(check: bool) -> bool:
-    """Copy the picture stored in a notebook's cell to ``docs/``; returns whether the copy was stale."""
+def update_figure(check: bool = False) -> bool:
+    """Copy the README's figure, the picture stored in a notebook's cell, to ``docs/``.
+
+    Args:
+        check: only look.
+
+    Returns:
+        Whether the copy was stale.
+
+    Raises:
+        ValueError: the cell holds no picture.
+    """
     notebook, cell_id, name = FIGURE
     path = config.repository() / "docs" / name
-    source = sources.folder() / f"{notebook}.ipynb"
-    if not source.is_file():
-        return False
-    outputs = [cell.outputs for cell in sources.read(source).cells if cell.id == cell_id]
+    cells = sources.read(sources.folder() / f"{notebook}.ipynb").cells
+    outputs = [cell.outputs for cell in cells if cell.id == cell_id]
     stored = [output.data["image/png"] for output in sum(outputs, []) if "image/png" in output.get("data", {})]
     if len(stored) != 1:
         raise ValueError(f"cell {cell_id} of {notebook} should hold one picture, for docs/{name}; run `make execute`")

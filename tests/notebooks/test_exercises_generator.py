@@ -238,7 +238,7 @@ def test_cells_of_the_learner_edition(folder: Path) -> None:
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
     note = built.cells[0].source
     assert "[00_open](../00_open.ipynb)" in note
-    for word in ("Learner edition", "make exercises", "Save Notebook As", "not yet", "mistake", "passed"):
+    for word in ("Learner edition", "make exercises", "`my_`", "not yet", "mistake", "passed"):
         assert word in note
 
 
