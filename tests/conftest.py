@@ -5,9 +5,11 @@ What brings torch is imported in the fixtures: tests of notebooks and pages star
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jaxtyping
 import pytest
 
 if TYPE_CHECKING:
@@ -50,3 +52,12 @@ def real_model() -> TransformerBridge:
     from mi_utils.models import load_model
 
     return load_model("smollm2-135m")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As for a user: without the type checks of the test run, which would come first."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)

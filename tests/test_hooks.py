@@ -1,8 +1,6 @@
 """Hook points are what their names say, and an index that does not exist is an error."""
 
-from collections.abc import Iterator
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -20,15 +18,6 @@ LOADED = ["llama_model", "gpt2_model", "real_model"]
 @pytest.fixture(params=LOADED)
 def model(request: pytest.FixtureRequest) -> TransformerBridge:
     return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """As for a user: without the type checks of the test run, which would come first."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def name_of(model: TransformerBridge, site: str) -> str:

@@ -2,11 +2,9 @@
 
 import inspect
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import jaxtyping
 import numpy as np
 import pytest
 import tiny_models
@@ -23,15 +21,6 @@ FRANCE = "The capital of France is"
 @pytest.fixture(params=["llama_model", "gpt2_model"])
 def model(request: pytest.FixtureRequest) -> TransformerBridge:
     return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """As for a user: without the type checks of the test run, which would come first."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="module")

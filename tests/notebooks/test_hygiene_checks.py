@@ -108,8 +108,8 @@ BAD: dict[str, tuple[str, Callable[[], NotebookNode], str]] = {
     "repeated id": ("metadata_is_bare", edited(lambda nb: of(nb, "print").update(id="title")), "ids"),
     "path in code": ("no_machine_paths", lambda: code(f"open('{HOME}/me/x')"), "source"),
     "path in prose": ("no_machine_paths", lambda: prose(f"See {HOME}/me/x."), "source"),
-    "path in text": ("no_machine_paths", lambda: code("x", stream("/work/main/x.py:3: holds")), "output"),
-    "path in a result": ("no_machine_paths", lambda: code("x", result("Path('/root/.cache')")), "output"),
+    "path in text": ("no_machine_paths", lambda: code("x", stream("/home/me/x.py:3: holds")), "output"),
+    "path in a result": ("no_machine_paths", lambda: code("x", result("Path('/Users/me/.cache')")), "output"),
     "path in a figure": ("no_machine_paths", lambda: code("x", new_output("display_data", {
         PLOTLY: {"layout": {"title": {"text": "/Users/me"}}}, "image/png": ""})), "output"),
     "Windows path": ("no_machine_paths", lambda: code(r"open('C:\\Users\\me')"), "source"),
