@@ -36,10 +36,7 @@ def path(name: str) -> Path:
         ValueError: a name the manifest does not list, or a file that is missing or was changed; the message
             gives the command that makes it again.
     """
-    listed = manifest()
-    if name not in listed:
-        raise ValueError(f"name is {name!r}; data/ holds {', '.join(sorted(listed)) or 'nothing'}")
-    file, entry = folder() / name, listed[name]
+    file, entry = folder() / name, _entry(name)
     trouble = None
     if not file.is_file():
         trouble = "is missing"
@@ -56,10 +53,15 @@ def command(name: str) -> str:
     Raises:
         ValueError: a name the manifest does not list.
     """
+    return _entry(name)["command"]
+
+
+def _entry(name: str) -> dict:
+    """What the manifest says of a file; raises ``ValueError`` for a name it does not list."""
     listed = manifest()
     if name not in listed:
         raise ValueError(f"name is {name!r}; data/ holds {', '.join(sorted(listed)) or 'nothing'}")
-    return listed[name]["command"]
+    return listed[name]
 
 
 def trouble() -> list[str]:

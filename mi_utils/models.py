@@ -28,6 +28,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from mi_utils import embedded
 
 DEFAULT = "smollm2-135m"
+# What ``enable_compatibility_mode`` is told: fold the norms, and process nothing else.
+FOLDING = {
+    "fold_ln": True,
+    "center_writing_weights": False,
+    "center_unembed": False,
+    "fold_value_biases": False,
+}
 
 
 class ModelNotAvailable(RuntimeError):
@@ -110,9 +117,7 @@ def load_model(
             model = TransformerBridge.boot_transformers(str(source), hf_model=hf_model, device=device, dtype=dtype)
         except (OSError, ValueError, SafetensorError) as error:
             raise _trouble(name, source, error) from error
-        model.enable_compatibility_mode(
-            fold_ln=True, center_writing_weights=False, center_unembed=False, fold_value_biases=False
-        )
+        model.enable_compatibility_mode(**FOLDING)
     model.cfg.model_name = short_name
     rope = getattr(model.original_model.config, "rope_parameters", None) or {}
     if "rope_theta" in rope:  # TransformerLens 3.9 reports its default of 10,000 whatever the model uses

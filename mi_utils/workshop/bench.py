@@ -3,14 +3,11 @@
 Each figure is the median of several fresh processes, so that nothing is warm but the disk.
 """
 
-import json
-import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 
-from mi_utils import config
 from mi_utils.workshop import kernels, readme, results
 
 RUNS = 5
@@ -26,7 +23,6 @@ from mi_utils import models
 source = models.REGISTRY[models.DEFAULT].source
 folder = str(source.folder())
 transformers.utils.logging.disable_progress_bar()
-FOLD = dict(fold_ln=True, center_writing_weights=False, center_unembed=False, fold_value_biases=False)
 start = time.perf_counter()
 """
 _SECONDS = "\nprint(time.perf_counter() - start)"
@@ -39,7 +35,7 @@ tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file="source.gguf")
 model = AutoModelForCausalLM.from_pretrained(folder, gguf_file="source.gguf", dtype=torch.float32,
                                              attn_implementation="eager")
 bridge = TransformerBridge.boot_transformers(folder, hf_model=model, tokenizer=tokenizer, device="cpu")
-bridge.enable_compatibility_mode(**FOLD)"""
+bridge.enable_compatibility_mode(**models.FOLDING)"""
     + _SECONDS,
 }
 
@@ -61,9 +57,8 @@ def report(say: Callable[[str], None]) -> int:
 
 
 def _seconds(code: str) -> float:
-    env = kernels.environment() | {"MI_CACHE": str(config.cache_dir())}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=os.environ | env,
-                          capture_output=True, text=True)  # fmt: skip
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, env=kernels.environment(), capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"a measurement failed: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return float(done.stdout.strip().splitlines()[-1])
