@@ -9,7 +9,10 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_MODULES = ("claims", "config", "data_files", "grading", "hooks", "models", "plots", "prompts")
+_MODULES = (
+    "claims", "config", "corpus", "data_files", "grading", "harvest", "hooks", "lens", "lens_causal",
+    "lens_training", "lens_view", "models", "plots", "prompts",
+)  # fmt: skip
 __all__ = ["__version__", *_MODULES]
 
 

@@ -42,6 +42,10 @@ def encode(model: TransformerBridge, text: str | Sequence[str]) -> Int[Tensor, "
 def _encode_one(model: TransformerBridge, text: str) -> list[int]:
     if not text:
         raise ValueError("text is an empty prompt; it should hold at least one character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        raise ValueError(f"text is {text!r}, which is not valid Unicode") from None
     ids = [start_token(model), *model.tokenizer(text, add_special_tokens=False)["input_ids"]]
     if len(ids) > model.cfg.n_ctx:
         raise ValueError(

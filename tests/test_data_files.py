@@ -73,7 +73,8 @@ def test_damaged_manifest(text: str | None, data: Path):
 
 def test_repository_lists_every_file_and_each_is_intact():
     listed = data_files.manifest()
-    present = {file.name for file in data_files.folder().iterdir()} - {"MANIFEST.json"}
+    files = (file for file in data_files.folder().rglob("*") if file.is_file())
+    present = {file.relative_to(data_files.folder()).as_posix() for file in files} - {"MANIFEST.json"}
     assert present == set(listed)
     for name, entry in listed.items():
         assert data_files.path(name).stat().st_size == entry["bytes"]
