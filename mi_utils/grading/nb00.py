@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mi_utils.grading.answers import kind, same
 from mi_utils.grading.core import Exercise, Mistake, Stopped, line_of_learner
 
 # ------------------------------------------------------------------ 1: cache an activation
@@ -29,12 +30,12 @@ def _compare_cached(answer: Callable, model: Any, tokens: Tensor, layer: int) ->
     got = answer(model, tokens, layer)
     _, cache = model.run_with_cache(tokens)
     wanted = cache["resid_pre", layer]
-    if not _same(got, wanted):
+    if not same(got, wanted):
         raise _cache_mistake(got, wanted, cache, layer)
     elsewhere = layer + 1 if layer + 1 < model.cfg.n_layers else layer - 1
-    if not _same(answer(model, tokens, elsewhere), cache["resid_pre", elsewhere]):
+    if not same(answer(model, tokens, elsewhere), cache["resid_pre", elsewhere]):
         raise Mistake("ignores_layer", f"Asked for layer {elsewhere} it returned something else.")
-    if not _same(answer(model, tokens[:, :-1], layer), model.run_with_cache(tokens[:, :-1])[1]["resid_pre", layer]):
+    if not same(answer(model, tokens[:, :-1], layer), model.run_with_cache(tokens[:, :-1])[1]["resid_pre", layer]):
         raise Mistake("ignores_tokens")
 
 
@@ -64,15 +65,15 @@ def _parameters(answer: Callable) -> list[str]:
 
 def _cache_mistake(got: Any, wanted: Tensor, cache: Any, layer: int) -> Mistake:
     if not isinstance(got, Tensor):
-        return Mistake("not_a_tensor", f"It returned {_kind(got)}.")
+        return Mistake("not_a_tensor", f"It returned {kind(got)}.")
     if got.shape == wanted.shape[1:]:
         return Mistake("no_batch", f"Yours has shape {tuple(got.shape)}.")
     others = {"after_the_layer": ("resid_post", layer), "between_attention_and_mlp": ("resid_mid", layer)}
     others |= {"off_by_one": ("resid_pre", layer - 1)} if layer > 0 else {}
     for name, site in (others | {"embedding": ("embed", None)}).items():
-        if _same(got, _cached(cache, *site)):
+        if same(got, _cached(cache, *site)):
             return Mistake(name)
-    if got.shape == wanted.shape and _same(_standardised(got), _standardised(wanted)):
+    if got.shape == wanted.shape and same(_standardised(got), _standardised(wanted)):
         return Mistake("normalised")
     if got.shape != wanted.shape:
         return Mistake("something_else", f"Yours has shape {tuple(got.shape)}, the stream {tuple(wanted.shape)}.")
@@ -176,7 +177,7 @@ def _as_shape(site: str, given: Any) -> tuple:
     """A tuple, list, ``torch.Size`` or one-dimensional array of sizes, as a tuple."""
     sizes = given.tolist() if hasattr(given, "tolist") else given
     if not isinstance(sizes, tuple | list) or not all(isinstance(size, Real) for size in sizes):
-        raise Mistake("not_a_shape", f"For {site} you gave {_kind(given)}.")
+        raise Mistake("not_a_shape", f"For {site} you gave {kind(given)}.")
     return tuple(sizes)
 
 
@@ -221,7 +222,7 @@ def _judge_zero_head(answer: Callable, *, head: int, model: Any = None) -> None:
         raise Mistake("no_return")
     got = z if got is None else got  # edited in place: that is what the model goes on with
     if not isinstance(got, Tensor) or got.shape != z.shape:
-        raise Mistake("shape", f"It returned {_kind(got)}.")
+        raise Mistake("shape", f"It returned {kind(got)}.")
     if got.dtype != z.dtype:
         raise Mistake("dtype", f"It received {z.dtype} and returned {got.dtype}.")
     _compare_zeroed(got, before, head)
@@ -479,7 +480,7 @@ def _one_number(seen: Any) -> float:
     if isinstance(plain, bool):
         raise Mistake("yes_or_no")
     if not isinstance(plain, int | float):
-        raise Mistake("not_one_number", f"It returned {_kind(seen)}.")
+        raise Mistake("not_one_number", f"It returned {kind(seen)}.")
     return float(plain)
 
 
@@ -535,14 +536,14 @@ def _judge_bug(answer: Callable, *, eps: float = 1e-5) -> None:
 def _compare_shares(answer: Callable, parts: Tensor, direction: Tensor, eps: float) -> None:
     got = answer(parts.clone(), direction.clone(), eps)
     if not isinstance(got, Tensor) or got.shape != (7,):
-        raise Mistake("shape", f"It returned {_kind(got)}.")
+        raise Mistake("shape", f"It returned {kind(got)}.")
     wanted = parts @ direction / _rms(parts.sum(0), eps)
-    if _same(got, wanted):
+    if same(got, wanted):
         return
     for name, wrong in _wrong_attributions(parts, direction, eps):
-        if _same(got, wrong):
+        if same(got, wrong):
             raise Mistake(name)
-    if _same(got.sum(), wanted.sum()):
+    if same(got.sum(), wanted.sum()):
         raise Mistake("forced")
     raise Mistake("does_not_add_up", f"They add up to {got.sum():.3f}; the logit is {wanted.sum():.3f}.")
 
@@ -600,18 +601,5 @@ FIND_THE_BUG = Exercise(
     },
     judge=_judge_bug,
 )
-
-
-def _same(got: Any, wanted: Tensor | None) -> bool:
-    """Whether an answer has the wanted shape and values; on which device and in which dtype is left to the learner."""
-    if not isinstance(got, Tensor) or wanted is None or got.shape != wanted.shape:
-        return False
-    got = got.detach().to(wanted.device, wanted.dtype)
-    return torch.allclose(got, wanted, rtol=1e-4, atol=1e-5)
-
-
-def _kind(got: Any) -> str:
-    return f"a tensor of shape {tuple(got.shape)}" if isinstance(got, Tensor) else f"a {type(got).__name__}"
-
 
 EXERCISES = (CACHE, SHAPES, ZERO_HEAD, NO_OP, FIND_THE_BUG)

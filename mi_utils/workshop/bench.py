@@ -7,12 +7,22 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from mi_utils.workshop import kernels, readme, results
 
-RUNS = 5
 
-# Each prints seconds. Libraries are imported before the clock starts, save where importing is what is measured.
+@dataclass(frozen=True)
+class Case:
+    """A measurement: Python that prints one number of ``unit`` as its last line, in ``runs`` processes."""
+
+    what: str
+    code: str
+    unit: str = "s"
+    runs: int = 5
+
+
+# Seconds. Libraries are imported before the clock starts, save where importing is what is measured.
 _LIBRARIES = """
 import time
 import torch, transformers, gguf
@@ -26,28 +36,83 @@ transformers.utils.logging.disable_progress_bar()
 start = time.perf_counter()
 """
 _SECONDS = "\nprint(time.perf_counter() - start)"
-CASES = {
-    "import mi_utils": "import time; start = time.perf_counter()\nimport mi_utils" + _SECONDS,
-    "load_model, cached (TransformerBridge, folded)": _LIBRARIES + "models.load_model()" + _SECONDS,
-    "the same by transformers' GGUF route": _LIBRARIES
-    + """
+
+# Tokens per second on the CPU: each defines ``work(rows)`` for rows of 128 tokens, which are contexts, training
+# batches, or one token of 128 texts. Loading is not counted, nor is a first row: it is slower than those after it.
+_CONTEXTS = """
+import time, torch
+from mi_utils import corpus, harvest, lens, lens_training, models
+model = models.load_model(models.DEFAULT, device="cpu", dtype=torch.{dtype})
+tokens = corpus.contexts(model, length=128, count=32)
+"""
+_HARVEST = """
+def work(rows):
+    return harvest.residual_streams(model, tokens[:rows], batch_size=8, skip_first=False)
+"""
+_RUN_WITH_CACHE = """
+names = harvest.stream_names(model)
+@torch.no_grad()
+def work(rows):
+    caches = [model.run_with_cache(batch, names_filter=names)[1] for batch in tokens[:rows].split(8)]
+    return torch.stack([torch.cat([cache[name] for cache in caches]).flatten(0, 1) for name in names])
+"""
+_TRAIN = """
+streams = harvest.residual_streams(model, tokens)
+streams, start_lens = streams[:, harvest.ordinary(streams)], lens.logit_lens(model)
+def work(rows):
+    return lens_training.train(model, streams, start_lens, lens_training.Descent(steps=rows, batch=128))
+"""
+_SAMPLE = """
+import time, torch
+from transformers import AutoModelForCausalLM
+from mi_utils import models
+from mi_utils.recipes import samples
+folder = str(models.REGISTRY[models.DEFAULT].source.folder())
+model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, use_safetensors=True)
+def work(rows):
+    generator = torch.Generator().manual_seed(0)
+    return samples.sample_documents(model, documents=128, length=1 + rows, min_p=0.03, generator=generator)
+"""
+_SPEED = """
+work(1)
+start = time.perf_counter()
+work({rows})
+print({rows} * 128 / (time.perf_counter() - start))"""
+
+
+def _speed(what: str, code: str, *, rows: int = 32) -> Case:
+    return Case(what, code + _SPEED.format(rows=rows), "tokens/s", 3)
+
+
+_FLOAT, _BFLOAT = _CONTEXTS.format(dtype="float32"), _CONTEXTS.format(dtype="bfloat16")
+CASES = (
+    Case("import mi_utils", "import time; start = time.perf_counter()\nimport mi_utils" + _SECONDS),
+    Case("load_model, cached (TransformerBridge, folded)", _LIBRARIES + "models.load_model()" + _SECONDS),
+    Case(
+        "the same by transformers' GGUF route",
+        _LIBRARIES
+        + """
 tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file="source.gguf")
 model = AutoModelForCausalLM.from_pretrained(folder, gguf_file="source.gguf", dtype=torch.float32,
                                              attn_implementation="eager")
 bridge = TransformerBridge.boot_transformers(folder, hf_model=model, tokenizer=tokenizer, device="cpu")
 bridge.enable_compatibility_mode(**models.FOLDING)"""
-    + _SECONDS,
-}
+        + _SECONDS,
+    ),
+    _speed("residual streams by run_with_cache, float32", _FLOAT + _RUN_WITH_CACHE),
+    _speed("the same by harvest.residual_streams, float32", _FLOAT + _HARVEST),
+    _speed("residual streams by run_with_cache, bfloat16", _BFLOAT + _RUN_WITH_CACHE),
+    _speed("the same by harvest.residual_streams, bfloat16", _BFLOAT + _HARVEST),
+    _speed("training a tuned lens, all layers at once", _FLOAT + _TRAIN, rows=150),
+    _speed("sampling 128 texts at once, bfloat16", _SAMPLE),
+)
 
 
 def report(say: Callable[[str], None]) -> int:
     """Measure, and say the tables in Markdown; returns 0."""
-    say(f"Measured on {results.machine()}; median of {RUNS} fresh processes (smallest to largest).\n")
-    rows = []
-    for name, code in CASES.items():
-        seconds = [_seconds(code) for _ in range(RUNS)]
-        rows.append((name, f"{statistics.median(seconds):.3g} s ({min(seconds):.3g} to {max(seconds):.3g})"))
-    say("\n".join(results.table(("what", "time"), rows)))
+    say(f"Measured on {results.machine()}; each the median of fresh processes (smallest to largest).\n")
+    rows = [(case.what, _measured(case), str(case.runs)) for case in CASES]
+    say("\n".join(results.table(("what", "median", "processes"), rows)))
     measured = readme.measurements()
     say("\n`make run --record` measured:\n")
     costs = [(name, f"{cost['minutes']:g}", f"{cost['peak_gib']:g} GiB") for name, cost in measured.items()]
@@ -56,7 +121,19 @@ def report(say: Callable[[str], None]) -> int:
     return 0
 
 
-def _seconds(code: str) -> float:
+def _measured(case: Case) -> str:
+    numbers = [_number(case.code) for _ in range(case.runs)]
+    low, middle, high = (_shown(x) for x in (min(numbers), statistics.median(numbers), max(numbers)))
+    return f"{middle} {case.unit} ({low} to {high})"
+
+
+def _shown(number: float) -> str:
+    """Three digits that count, without an exponent: 0.0123, 4.56, 12,300."""
+    rounded = float(f"{number:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
+
+
+def _number(code: str) -> float:
     command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(command, env=kernels.environment(), capture_output=True, text=True)
     if done.returncode:
