@@ -1,0 +1,21 @@
+"""``MI_MODEL`` may name any model: every notebook runs, identities stay asserted, claims about ours are not."""
+
+import json
+
+import other_models
+import pytest
+
+from mi_utils.workshop import kernels, sources
+
+
+@pytest.mark.parametrize("make", [other_models.gpt2, other_models.pythia])
+@pytest.mark.parametrize("path", sources.available(), ids=lambda path: path.stem)
+def test_runs_on_other_architectures(path, make, tmp_path):
+    folder = other_models.save(make(), tmp_path)
+    run = kernels.run_notebook(path, env=kernels.environment() | {"MI_MODEL": str(folder)}, claims_dir=tmp_path)
+    assert run.error is None, run.error
+    claims = json.loads(run.claims.read_text())["claims"]
+    identities = [claim["verdict"] for claim in claims if claim["source"].startswith("identity")]
+    assert identities.count("holds") >= 3 and set(identities) <= {"holds", "not asserted"}
+    others = {claim["verdict"] for claim in claims if not claim["source"].startswith("identity")}
+    assert others == {"not asserted"}
