@@ -99,6 +99,21 @@ def ordinary(streams: Float[Tensor, "stream token d_model"], *, factor: float | 
     return (sizes <= factor * sizes.median(dim=1, keepdim=True).values).all(dim=0)
 
 
+def drop_massive(
+    streams: Float[Tensor, "stream token d_model"], *, factor: float | int = 5
+) -> Float[Tensor, "stream kept d_model"]:
+    """The ``ordinary`` tokens only. They are moved together **in place**: a copy would need the memory twice.
+
+    Returns:
+        The beginning of ``streams``, which is not to be used any more.
+    """
+    kept = ordinary(streams, factor=factor)
+    count = int(kept.sum())
+    for stream in streams:
+        stream[:count] = stream[kept]
+    return streams[:, :count]
+
+
 def _recording(model: TransformerBridge, names: Sequence[str], kept: dict[str, Tensor]) -> AbstractContextManager:
     def record(name):
         def hook(value, hook):

@@ -169,7 +169,7 @@ def train(
     likeliest = _likeliest_tokens(model, aside[-1])
     making = _Standardised(start, streams[:-1, order[: 2 * settings.held_back]].float())
     fixed = _vocabulary(likeliest, settings, generator)
-    best = _Best(start, _loss(model, start, aside, fixed).detach())
+    best = _Best(start, _validation(model, start, aside, fixed, settings.batch))
     optimiser = torch.optim.Adam(
         [{"params": [making.matrices], "factor": 1.0}, {"params": [making.biases], "factor": settings.bias_rate}],
         betas=(0.9, 0.98),
@@ -190,7 +190,7 @@ def train(
         losses.append(loss.detach())
         if step in check_at:
             now = making.lens()
-            best.see(now, _loss(model, now, aside, fixed).detach())
+            best.see(now, _validation(model, now, aside, fixed, settings.batch))
     return Trained(best.lens(), torch.stack(losses), torch.stack(best.seen), best.which)
 
 
@@ -255,9 +255,17 @@ def _loss(model, lens: Lens | _Standardised, streams: Float[Tensor, "stream toke
 
 
 @torch.no_grad()
+def _validation(model, lens: Lens, aside: Float[Tensor, "stream token d_model"], vocabulary, chunk: int) -> Tensor:
+    """``_loss`` of many tokens, a few at a time for the sake of memory."""
+    pieces = [_loss(model, lens, piece, vocabulary) * piece.shape[1] for piece in aside.split(chunk, dim=1)]
+    return torch.stack(pieces).sum(dim=0) / aside.shape[1]
+
+
+@torch.no_grad()
 def _likeliest_tokens(model: TransformerBridge, final: Float[Tensor, "token d_model"]) -> Int[Tensor, "d_vocab"]:
     """All tokens, the one with the highest mean probability first."""
-    return unembed(model, final).softmax(dim=-1).mean(dim=0).argsort(descending=True)
+    sums = [unembed(model, piece).softmax(dim=-1).sum(dim=0) for piece in final.split(128)]
+    return torch.stack(sums).sum(dim=0).argsort(descending=True)
 
 
 def _vocabulary(likeliest: Int[Tensor, "d_vocab"], settings: Descent, generator: torch.Generator):

@@ -190,3 +190,13 @@ def test_batch_size_below_one(batch_size: int, model: TransformerBridge):
     with pytest.raises(ValueError) as caught:
         harvest.residual_streams(model, some_tokens(), batch_size=batch_size)
     assert_one_sentence(caught.value, f"batch_size is {batch_size}")
+
+
+def test_massive_tokens_are_dropped_in_place_and_the_others_stay_in_order():
+    streams = torch.randn(3, 50, 8, generator=torch.Generator().manual_seed(0))
+    streams[1, [0, 7, 49]] *= 100
+    kept = harvest.ordinary(streams)
+    wanted = streams[:, kept].clone()
+    found = harvest.drop_massive(streams)
+    assert kept.sum() == 47 and torch.equal(found, wanted)
+    assert found.data_ptr() == streams.data_ptr()

@@ -152,14 +152,13 @@ def test_each_layer_keeps_its_own_best(model: TransformerBridge, monkeypatch: py
     """One layer that starts where nothing is to be gained, another far off; with the loss of the whole vocabulary."""
     streams = streams_of(model)
     streams[1] = streams[-1]  # the logit lens is perfect here
-    aside, compute = [], lens_training._loss
+    aside, compute = [], lens_training._validation
 
-    def record(model, measured, streams, vocabulary):
-        if streams.shape[1] == QUICK.held_back:
-            aside.append(streams)
-        return compute(model, measured, streams, vocabulary)
+    def record(model, measured, streams, *rest):
+        aside.append(streams)
+        return compute(model, measured, streams, *rest)
 
-    monkeypatch.setattr(lens_training, "_loss", record)
+    monkeypatch.setattr(lens_training, "_validation", record)
     trained = train(model, streams, lens.logit_lens(model), replace(QUICK, kept=1000))
     assert trained.best[0] > 0 and trained.best[1] == 0
     assert torch.equal(trained.lens.matrices[1], torch.eye(32)) and trained.lens.biases[1].abs().max() == 0

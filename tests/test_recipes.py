@@ -393,7 +393,7 @@ def test_reduce_rank_where_some_inputs_never_vary():
 def test_streams_without_massive_activations(llama_model: TransformerBridge, monkeypatch: pytest.MonkeyPatch):
     tokens = torch.randint(2, 316, (3, 10), generator=torch.Generator().manual_seed(0))
     streams = harvest.residual_streams(llama_model, tokens)
-    monkeypatch.setattr(harvest, "ordinary", lambda given: torch.arange(given.shape[1]) % 2 == 0)
+    monkeypatch.setattr(harvest, "ordinary", lambda given, factor: torch.arange(given.shape[1]) % 2 == 0)
     assert torch.equal(tuned_lens.streams_of(llama_model, tokens), streams[:, ::2])
 
 

@@ -29,8 +29,7 @@ def folder() -> Path:
 def one_seed(model, pool: torch.Tensor, test: torch.Tensor, logit_kl: torch.Tensor, seed: int) -> dict:
     """Train and measure; ``pool`` is [stream, context, pos, d_model], ``test`` [stream, token, d_model]."""
     chosen = torch.randperm(pool.shape[1], generator=torch.Generator().manual_seed(seed))[:CONTEXTS]
-    streams = pool[:, chosen].flatten(1, 2)
-    streams = streams[:, harvest.ordinary(streams)]
+    streams = harvest.drop_massive(pool[:, chosen].flatten(1, 2))
     settings = Descent(steps=STEPS, seed=seed)
     ridge = fit_ridge(model, streams)
     trained = train(model, streams, ridge, settings)
@@ -59,8 +58,8 @@ def main() -> None:
         quick, model = models.load_model(dtype=torch.bfloat16), models.load_model()
         pool = harvest.residual_streams(quick, corpus.contexts(quick, count=POOL, seed=1))
         pool = pool.unflatten(1, (POOL, -1))
-        test = harvest.residual_streams(model, corpus.contexts(model, split="test", count=24, seed=1))
-        test = test[:, harvest.ordinary(test)]
+        contexts = corpus.contexts(model, split="test", count=24, seed=1)
+        test = harvest.drop_massive(harvest.residual_streams(model, contexts))
         order = torch.randperm(test.shape[1], generator=torch.Generator().manual_seed(1))
         test = test[:, order[:TEST_TOKENS]]
         logit_kl = lens.evaluate(model, lens.logit_lens(model), test).kl.mean(dim=1)

@@ -37,8 +37,7 @@ def folder() -> Path:
 
 def streams_of(model: TransformerBridge, contexts: Tensor) -> Float[Tensor, "stream token d_model"]:
     """Residual streams without massive activations."""
-    streams = harvest.residual_streams(model, contexts)
-    return streams[:, harvest.ordinary(streams)]
+    return harvest.drop_massive(harvest.residual_streams(model, contexts))
 
 
 def reduce_rank(matrix: Tensor, covariance: Tensor, rank: int) -> Tensor:
