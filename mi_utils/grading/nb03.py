@@ -795,14 +795,11 @@ def _judge_decision(answer: Callable) -> None:
     tops = _sequences()
     for cases in ([top for top in tops if top[-1] == _ANSWER], [top for top in tops if top[-1] != _ANSWER]):
         wanted = [_decided(top) for top in cases]
-        by_list, by_tensor = (_rows(answer, form, cases) for form in (list, torch.tensor))
-        if by_list == wanted == by_tensor:
+        seen = _rows(answer, torch.tensor, cases)
+        if seen == wanted:
             continue
-        if by_list == wanted:
-            raise Mistake("lists_only", _differs(by_tensor, cases))
-        if by_tensor == wanted:
-            raise Mistake("tensors_only", _differs(by_list, cases))
-        seen = by_tensor if isinstance(by_list, Stopped) else by_list
+        if _rows(answer, list, cases) == wanted:
+            raise Mistake("lists_only", _differs(seen, cases))
         if isinstance(seen, Stopped):
             raise seen
         raise _decision_mistake(seen, cases)
@@ -894,8 +891,7 @@ DECISION_LAYER = Exercise(
         "zero_is_none": "Where the answer is on top from the first row on, yours gives None instead of 0. Note that 0 counts as false in `or` and `if`, and that a walk back to the first row meets no other token at which to stop.",
         "longest_run": "That is where the longest stretch begins. A shorter one may be the last, and only the last reaches the end.",
         "not_none": "If the last row isn't the answer, the model never settled on it: return None.",
-        "lists_only": "Right for a list, but not for a tensor; `top` may be either. `[int(token) for token in top]` makes a list of both.",
-        "tensors_only": "Right for a tensor, but not for a list; `top` may be either. `torch.as_tensor(top)` makes a tensor of both.",
+        "lists_only": "Right for a list, but `top` is a tensor: `top.tolist()` makes a list of it.",
         "something_else": "That is not the row from which on the answer stays on top.",
     },
     judge=_judge_decision,

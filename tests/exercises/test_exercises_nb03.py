@@ -906,7 +906,15 @@ def decision_by_all(top, answer):
     return next((row for row in range(len(top)) if all(token == answer for token in top[row:])), None)
 
 
+def compared_at_once(top, answer):
+    elsewhere = (top != answer).nonzero()
+    first = int(elsewhere[-1]) + 1 if len(elsewhere) else 0
+    return first if first < len(top) else None
+
+
 DECISION_RIGHT = {
+    "compared at once": compared_at_once,
+    "as a list": lambda top, answer: decision_layer(top.tolist(), answer),
     "back": decision_layer,
     "others": decision_by_others,
     "tensor": decision_by_tensor,
@@ -958,12 +966,6 @@ def reversed_list(top, answer):
     return len(top) - stays if stays else None
 
 
-def compared_at_once(top, answer):
-    elsewhere = (top != answer).nonzero()
-    first = int(elsewhere[-1]) + 1 if len(elsewhere) else 0
-    return first if first < len(top) else None
-
-
 DECISION_WRONG = {
     "not_a_row": [
         lambda top, answer: decision_layer(top, answer) is not None,
@@ -1006,7 +1008,6 @@ DECISION_WRONG = {
         lambda top, answer: max((r for r in range(len(top)) if top[r] != answer), default=-1) + 1,
     ],
     "lists_only": [reversed_list, lambda top, answer: decision_layer(top, answer) if isinstance(top, list) else None],
-    "tensors_only": [compared_at_once, lambda top, a: decision_layer(top.tolist(), a)],
     "something_else": [
         lambda top, answer: None if len(top) else 0,
         lambda top, answer: 0,
