@@ -250,8 +250,9 @@ def _loss(model, lens: Lens | _Standardised, streams: Float[Tensor, "stream toke
         translated = torch.bmm(streams[:-1], lens.matrices) + lens.biases[:, None]
     # A token that stands for w others counts as w tokens with its logit: log w more.
     final = (model.ln_final(streams[-1:]) @ columns + offset).log_softmax(dim=-1).detach()
-    predicted = (model.ln_final(translated) @ columns + offset).log_softmax(dim=-1)
-    return kl(final, predicted).mean(dim=1)
+    # Layer by layer: the same arithmetic in small pieces, which memory is reused for; all at once it grows and grows.
+    predicted = ((model.ln_final(layer[None]) @ columns + offset).log_softmax(dim=-1) for layer in translated)
+    return torch.cat([kl(final, one).mean(dim=1) for one in predicted])
 
 
 @torch.no_grad()
