@@ -58,7 +58,7 @@ check: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(PY) -m mi_utils exercises --check
 	$(PY) -m mi_utils readme --check
-	$(PY) -m pytest -q tests/notebooks
+	$(PY) -m pytest -q tests/notebooks -m "not slow"
 
 clean:
 	rm -rf build

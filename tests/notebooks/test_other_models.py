@@ -8,6 +8,7 @@ import pytest
 from mi_utils.workshop import kernels, sources
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [other_models.gpt2, other_models.pythia])
 @pytest.mark.parametrize("path", sources.available(), ids=lambda path: path.stem)
 def test_runs_on_other_architectures(path, make, tmp_path):
