@@ -23,8 +23,8 @@ def opened(chromium, llama_model, monkeypatch):
 
 
 def test_cells_are_all_there_and_nothing_of_them_runs(opened, llama_model):
-    positions = prompts.encode(llama_model, "The capital of France is").shape[1]
-    assert opened.locator("td").count() == 3 * positions
+    after_start = prompts.encode(llama_model, "The capital of France is").shape[1] - 1
+    assert opened.locator("td").count() == 3 * after_start
     assert opened.locator("img, script").count() == 0 and opened.evaluate("window.taken") is None
     assert opened.locator("td").first.get_attribute("title").startswith(HOSTILE)
 
