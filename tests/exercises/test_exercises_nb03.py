@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from frame import FromContext, answer_for, right_cases, wrong_cases
+from frame import FromContext, answer_for, assert_passes, right_cases, wrong_cases
 from torch.nn import functional as F
 
 from mi_utils import grading, lens, prompts
@@ -1208,10 +1208,7 @@ OF_A_MODEL = ("03.lens_by_hand", "03.find_the_bug")
 
 @pytest.mark.parametrize(("exercise", "answer"), right_cases(RIGHT))
 def test_a_right_answer_passes_in_every_form(exercise, answer, tiny):
-    for context in CONTEXTS[exercise]:
-        given = context(tiny)
-        verdict = grading.check(exercise, answer_for(answer, given), **given)
-        assert (verdict.status, verdict.mistake, verdict.text) == ("passed", "", "")
+    assert_passes(exercise, answer, CONTEXTS[exercise], tiny)
 
 
 @pytest.mark.filterwarnings("ignore:reduction")  # F.kl_div warns of its default, and then a learner may still use it
