@@ -5,8 +5,9 @@ where ``ordinary`` is asked, other tokens with a massive activation: a handful o
 than the rest would decide every sum of squares.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,8 +28,8 @@ def activations(
 ) -> Float[Tensor, "site token width"]:
     """What passes several hook points of the same width, for every token, in the model's dtype.
 
-    Nothing is unembedded, and only what is asked for is kept; ``make bench`` compares it with
-    ``run_with_cache``, in float32 and bfloat16.
+    The model runs no further than it has to, and only what is asked for is kept; ``make bench`` compares it
+    with ``run_with_cache``, in float32 and bfloat16.
 
     Args:
         model: the model to run.
@@ -54,7 +55,7 @@ def activations(
     for start in range(0, rows, batch_size):
         batch, kept = tokens[start : start + batch_size], {}
         with _recording(model, names, kept):
-            _run_without_head(model, batch)
+            _run_as_far_as_needed(model, batch)
         for i, name in enumerate(names):
             if name not in kept:
                 raise ValueError(f"names holds {name!r}, which never fires in {model.cfg.model_name}")
@@ -98,6 +99,82 @@ def ordinary(streams: Float[Tensor, "stream token d_model"], *, factor: float | 
     return (sizes <= factor * sizes.median(dim=1, keepdim=True).values).all(dim=0)
 
 
+@dataclass(frozen=True)
+class Harvest:
+    """Activations without the massive ones, and what was left out.
+
+    ``values`` is [token, width]; ``kept`` says for every token that was read, in order, whether it is among them;
+    ``limit`` is the length beyond which a vector counts as massive.
+    """
+
+    values: Float[Tensor, "token width"]
+    kept: Bool[Tensor, "read"]
+    limit: float
+
+    @property
+    def dropped(self) -> int:
+        """How many tokens were left out as massive."""
+        return int((~self.kept).sum())
+
+    def __repr__(self) -> str:
+        count, width = self.values.shape
+        return (
+            f"Harvest({count:,} tokens of width {width}; {self.dropped:,} massive ones dropped, "
+            f"{self.dropped / len(self.kept):.1%})"
+        )
+
+
+def collect(
+    model: TransformerBridge,
+    tokens: Int[Tensor, "batch pos"],
+    name: str,
+    *,
+    factor: float | int = 5,
+    memory_gib: float | int = 1.0,
+    batch_size: int = 32,
+) -> Harvest:
+    """One hook point over many contexts, without first positions and massive activations.
+
+    Args:
+        model, tokens, name, batch_size: as ``activations`` takes them.
+        factor: how many times the median length a vector may have; ``float("inf")`` keeps all.
+        memory_gib: what the result may take, in GiB.
+
+    Raises:
+        ValueError: as ``activations``; a factor of 1 or less; more tokens than fit into ``memory_gib``.
+    """
+    if not factor > 1:
+        raise ValueError(f"factor is {factor}; it should be above 1, or ordinary vectors would be dropped too")
+    # bfloat16 and float32 models alike are counted with their own weights' size
+    size = tokens.numel() * model.cfg.d_model * next(model.parameters()).element_size() / 2**30
+    if size > memory_gib:
+        raise ValueError(
+            f"tokens has {tokens.numel():,} of them, whose activations take {size:.2g} GiB; memory_gib allows "
+            f"{memory_gib:g}; take fewer contexts, or go through them with harvest.pieces"
+        )
+    values = activations(model, tokens, [name], batch_size=batch_size)[0]
+    lengths = values.float().norm(dim=-1)
+    limit = float(factor * lengths.median())
+    kept = lengths <= limit
+    return Harvest(drop_massive(values[None], factor=factor)[0], kept, limit)
+
+
+def pieces(
+    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], name: str, *, contexts: int = 256, batch_size: int = 32
+) -> Iterator[Float[Tensor, "token width"]]:
+    """The same hook point, ``contexts`` contexts at a time, massive activations included.
+
+    For more text than fits into memory: what to drop is decided by whoever has seen enough of it.
+
+    Raises:
+        ValueError: as ``activations``, or ``contexts`` below 1.
+    """
+    if contexts < 1:
+        raise ValueError(f"contexts is {contexts}; it should be at least 1")
+    for start in range(0, len(tokens), contexts):
+        yield activations(model, tokens[start : start + contexts], [name], batch_size=batch_size)[0]
+
+
 def drop_massive(
     streams: Float[Tensor, "stream token d_model"], *, factor: float | int = 5
 ) -> Float[Tensor, "stream kept d_model"]:
@@ -113,20 +190,29 @@ def drop_massive(
     return streams[:, :count]
 
 
+class _Enough(Exception):
+    """Everything that was asked for is recorded: the rest of the forward pass is not needed."""
+
+
 def _recording(model: TransformerBridge, names: Sequence[str], kept: dict[str, Tensor]) -> AbstractContextManager:
     def record(name):
         def hook(value, hook):
             kept[name] = value
+            if len(kept) == len(set(names)):
+                raise _Enough
 
         return hook
 
     return model.hooks(fwd_hooks=[(name, record(name)) for name in names])
 
 
-def _run_without_head(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> None:
+def _run_as_far_as_needed(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> None:
     """The blocks alone, where the wrapped model lets us: unembedding is a fifth of the work and not needed."""
     body = getattr(model.original_model, "base_model", None)
-    if body is None or body is model.original_model:
-        model(tokens, return_type=None)
-    else:
-        body(tokens, use_cache=False)
+    try:
+        if body is None or body is model.original_model:
+            model(tokens, return_type=None)
+        else:
+            body(tokens, use_cache=False)
+    except _Enough:
+        pass

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from jaxtyping import Real
 
 from mi_utils.plots_attention import attention_browser, attention_pattern
+from mi_utils.plots_scatter import scatter
 from mi_utils.plots_style import (
     COLOURS,
     DASHES,
@@ -44,7 +45,7 @@ from mi_utils.plots_text import ColouredTokens, coloured_tokens
 
 __all__ = [
     "COLOURS", "TEMPLATE", "ColouredTokens", "attention_browser", "attention_pattern", "bar",
-    "coloured_tokens", "escape", "heatmap", "line", "token_labels",
+    "coloured_tokens", "escape", "heatmap", "line", "scatter", "token_labels",
 ]  # fmt: skip
 
 Series = Real[Array, "n"] | Sequence[SupportsFloat]
