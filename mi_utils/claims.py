@@ -36,7 +36,7 @@ class Claim:
 
     ``published`` is the figure in the source, ``ours`` the one measured here, as numbers where they are
     compared. ``criterion`` says in words what was required. ``verdict`` is ``"not asserted"`` where the claim
-    is not about the model in use.
+    is not about the model in use: it is about ``models``, or about any where these are none.
     """
 
     statement: str
@@ -47,6 +47,7 @@ class Claim:
     verdict: Verdict
     expected: Literal["holds", "differs"]
     explanation: str = ""
+    models: tuple[str, ...] = ()
 
     @property
     def as_expected(self) -> bool:
@@ -119,7 +120,7 @@ class Claims:
             raise ValueError(f"statement is {statement!r}, which is already in the table")
         if models and self.model not in models:
             verdict = "not asserted"
-        claim = Claim(statement, source, published, ours, criterion, verdict, expect, explanation)
+        claim = Claim(statement, source, published, ours, criterion, verdict, expect, explanation, tuple(models))
         self.lines.append(claim)
         return claim
 
@@ -152,7 +153,12 @@ class Claims:
         keys = ("statement", "source", "verdict", "expected", "criterion", "explanation")
         lines = [
             {key: getattr(line, key) for key in keys}
-            | {"published": show(line.published), "ours": show(line.ours), "tolerance": line.criterion}
+            | {
+                "published": show(line.published),
+                "ours": show(line.ours),
+                "tolerance": line.criterion,
+                "models": ", ".join(line.models),
+            }
             for line in self.lines
         ]
         folder.mkdir(parents=True, exist_ok=True)

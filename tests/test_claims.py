@@ -250,7 +250,7 @@ def test_text_from_outside_is_escaped(claims):
     assert html.count("&lt;script&gt;") == 5
 
 
-KEYS = {"statement", "source", "published", "ours", "tolerance", "verdict", "expected"}
+KEYS = {"statement", "source", "published", "ours", "tolerance", "verdict", "expected", "models"}
 
 
 def test_the_lines_are_written_where_asked(filled, monkeypatch, tmp_path):
@@ -260,6 +260,7 @@ def test_the_lines_are_written_where_asked(filled, monkeypatch, tmp_path):
     content = json.loads(file.read_text("utf-8"))
     assert file.name == "03.json"
     assert (content["notebook"], content["model"]) == ("03", "tiny")
+    assert [bool(line["models"]) for line in content["claims"]] == [False, False, True]
     assert all(
         set(line) >= KEYS and all(isinstance(value, str) for value in line.values()) for line in content["claims"]
     )

@@ -1,13 +1,13 @@
 """What the SAE that ships can and can't do, ``data/sae_card.json``: ``python -m mi_utils.recipes.sae_card``.
 
 Held-out text of every part of the corpus and IOI sentences (which the corpus has none of); the second seed's latents
-matched with the first's; and the control, the SAE trained in the same way on the model with random weights. Needs
-what ``mi_utils.recipes.sae`` left in the cache; about ten minutes on two cores.
+matched with the first's; and the control: notebook 02's one-minute SAE, trained in exactly the same way on the model
+and on the model with random weights, judged by the same rules. Needs what ``mi_utils.recipes.sae`` left in the cache;
+about ten minutes on two cores.
 """
 
 import gc
 import json
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,11 +16,14 @@ from transformer_lens.model_bridge import TransformerBridge
 from mi_utils import corpus, data_files, feature_rules, features, harvest, models, prompts, sae, sae_causal
 from mi_utils.cli import say
 from mi_utils.recipes import sae as recipe
+from mi_utils.recipes import sae_seeds
+from mi_utils.sae_training import train
 
 COMMAND = "python -m mi_utils.recipes.sae_card"
 FILE = "sae_card.json"
 CAUSAL_CONTEXTS, FIT_CONTEXTS = 12, 96  # of each part
-FEATURE_CONTEXTS, LATENTS, EXCERPTS = 800, 200, 20
+FEATURE_CONTEXTS, LATENTS, EXCERPTS = 500, 150, 20
+ONE_MINUTE, RANDOM_MODEL = 800, 0  # contexts, as in notebook 02; seed of the random weights
 NAMES = ("John", "Mary", "Tom", "Anna", "David", "Sarah", "Peter", "Laura")
 PLACES = ("store", "park", "school", "office", "station")
 THINGS = ("drink", "book", "ring", "letter")
@@ -48,10 +51,13 @@ def reconstruction(model: TransformerBridge, found: sae.SAE) -> dict[str, dict]:
     rows["IOI sentences"] = values[values.norm(dim=-1) <= limit]
     fits = {name: sae.evaluate(found, x) for name, x in rows.items()}
     return {
-        name: {"fvu": round(fit.fvu, 4), "l0": round(fit.l0, 2), "dead": round(fit.dead, 4),
-               "dense": round(fit.dense, 4), "tokens": len(rows[name])}
-        for name, fit in fits.items()
+        name: {**_figures(fit), "tokens": len(rows[name])} for name, fit in fits.items()
     }  # fmt: skip
+
+
+def _figures(fit: sae.Fit) -> dict[str, float]:
+    names = ("fvu", "l0", "dead", "dense")
+    return {name: round(getattr(fit, name), 4) for name in names}
 
 
 def in_the_model(model: TransformerBridge, found: sae.SAE) -> dict[str, dict]:
@@ -132,16 +138,30 @@ def _train(model: TransformerBridge) -> Tensor:
     return corpus.contexts(model, split="train", count=FEATURE_CONTEXTS, seed=SEED)
 
 
-def _both(model: TransformerBridge, name: str, encode) -> Sequence[features.FeatureActivations]:
-    """Held-out and training contexts through any dictionary of the width of one hook point."""
-    stores = []
-    for tokens in (_held_out(model), _train(model)):
-        stores.append(features.record(encode, harvest.pieces(model, tokens, name), tokens, memory_gib=4))
-    return stores
+def _of_latents(model: TransformerBridge, found: sae.SAE) -> list[features.FeatureActivations]:
+    """Where an SAE's latents fire, on held-out and on training contexts."""
+    return [features.record_activations(model, found, tokens) for tokens in (_held_out(model), _train(model))]
+
+
+def _of_neurons(model: TransformerBridge) -> list[features.FeatureActivations]:
+    """The same for the neurons of the MLP above, as sparse as the SAE: the strongest ones of each token."""
+    name = f"blocks.{model.cfg.n_layers // 2}.mlp.hook_post"
+    return [
+        features.record(lambda x: sae.keep_top(x, recipe.SETTINGS.k), harvest.pieces(model, tokens, name), tokens)
+        for tokens in (_held_out(model), _train(model))
+    ]
+
+
+def one_minute(model: TransformerBridge) -> tuple[sae.SAE, sae.Fit]:
+    """Notebook 02's SAE on any weights, and how well it does on held-out text."""
+    gathered = harvest.collect(model, corpus.contexts(model, count=ONE_MINUTE, seed=SEED), recipe.HOOK)
+    found = train(gathered.values, sae_seeds.settings(SEED), model=model.cfg.model_name, hook=recipe.HOOK).sae
+    held_out = harvest.collect(model, corpus.contexts(model, split="test", count=FIT_CONTEXTS, seed=SEED), recipe.HOOK)
+    return found, sae.evaluate(found, held_out.values)
 
 
 def main() -> None:
-    ships, second, control = recipe.trained(), recipe.trained(recipe.SECOND_SEED), recipe.trained(random=0)
+    ships, second = recipe.trained(), recipe.trained(recipe.SECOND_SEED)
     card: dict = {"settings": recipe.SETTINGS.__dict__, "hook": recipe.HOOK}
     card["second seed"] = matching(ships, second)
     card["random directions"] = matching(ships, _random_like(ships))
@@ -153,37 +173,25 @@ def main() -> None:
     gc.collect()
     quick = models.load_model(dtype=torch.bfloat16)
     card["densities"] = densities(quick, ships)
-    latents = [features.record_activations(quick, ships, tokens) for tokens in (_held_out(quick), _train(quick))]
-    card["interpretability"] = {"SAE": how_interpretable(quick, *latents)}
-    say("the SAE's latents judged")
-    layer = quick.cfg.n_layers // 2
-    neurons = _both(quick, f"blocks.{layer}.mlp.hook_post", _strongest)
-    card["interpretability"]["MLP neurons"] = how_interpretable(quick, *neurons)
-    say("neurons judged")
-    random = models.load_model(dtype=torch.bfloat16, seed=recipe.RANDOM_MODEL)
-    card["random weights"] = _of_random(random, control)
-    untrained = [features.record(control.encode, harvest.pieces(random, tokens, recipe.HOOK), tokens)
-                 for tokens in (_held_out(random), _train(random))]  # fmt: skip
-    card["interpretability"]["SAE on random weights"] = how_interpretable(random, *untrained)
+    card["one minute"], rows = {}, {}
+    rows["shipped SAE"] = how_interpretable(quick, *_of_latents(quick, ships))
+    rows["MLP neurons"] = how_interpretable(quick, *_of_neurons(quick))
+    say("the shipped SAE and neurons judged")
+    random = models.load_model(dtype=torch.bfloat16, seed=RANDOM_MODEL)
+    for name, weights in (("one-minute SAE", quick), ("one-minute SAE, random weights", random)):
+        found, fit = one_minute(weights)
+        card["one minute"][name] = _figures(fit)
+        rows[name] = how_interpretable(weights, *_of_latents(weights, found))
+        say(f"{name} judged")
+    card["interpretability"] = rows
     (data_files.folder() / FILE).write_text(json.dumps(card, indent=1) + "\n")
     data_files.record(FILE, licence="MIT", source="measured by this project", command=COMMAND)
-
-
-def _strongest(x: Tensor) -> Tensor:
-    """Neurons as a sparse code of the SAE's L0: the 32 largest, if positive, of each token."""
-    return sae.keep_top(x, recipe.SETTINGS.k)
 
 
 def _random_like(one: sae.SAE) -> sae.SAE:
     rows = torch.randn(one.W_dec.shape, generator=torch.Generator().manual_seed(SEED))
     rows = torch.nn.functional.normalize(rows, dim=-1)
     return sae.SAE(rows.T.contiguous(), one.b_enc, rows, one.b_dec)
-
-
-def _of_random(model: TransformerBridge, control: sae.SAE) -> dict:
-    x = harvest.collect(model, corpus.contexts(model, split="test", count=4 * FIT_CONTEXTS, seed=SEED), recipe.HOOK)
-    fit = sae.evaluate(control, x.values)
-    return {"fvu": round(fit.fvu, 4), "l0": round(fit.l0, 2), "dead": round(fit.dead, 4), "dense": round(fit.dense, 4)}
 
 
 if __name__ == "__main__":

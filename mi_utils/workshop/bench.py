@@ -79,6 +79,49 @@ start = time.perf_counter()
 work({rows})
 print({rows} * 128 / (time.perf_counter() - start))"""
 
+_TOYS = """
+import time, torch
+from mi_utils.superposition import Training, train
+sparsity, importance, settings = torch.full((64,), 0.95), torch.ones(5), Training(steps=300, batch=256)
+train(5, 2, sparsity[:1], importance, Training(steps=5))
+start = time.perf_counter()
+for part in sparsity.split({at_once}):
+    train(5, 2, part, importance, settings)
+print(64 * 300 / (time.perf_counter() - start))
+"""
+# Tokens per second on the same activations, TopK 32 of 2,304 latents, batches of 2,048, auxiliary loss on in both.
+_SAE = """
+import time, torch
+from mi_utils import corpus, harvest, models
+model = models.load_model(models.DEFAULT, device="cpu", dtype=torch.bfloat16)
+tokens = corpus.contexts(model, count=192)
+x = harvest.collect(model, tokens, "blocks.15.hook_resid_pre").values
+d_in, d_sae, k, batch = x.shape[1], 2304, 32, 2048
+"""
+_OUR_SAE = """
+from mi_utils.sae_training import Settings, train
+def work(steps):
+    train(x, Settings(d_sae, "topk", k=k, batch=batch, steps=steps))
+"""
+_THEIR_SAE = """
+import os
+os.environ["TQDM_DISABLE"] = "1"
+import sae_lens
+from sae_lens.config import SAETrainerConfig
+def batches():
+    while True:
+        yield x[torch.randint(len(x), (batch,))].float()
+def work(steps):
+    config = sae_lens.TopKTrainingSAEConfig(d_in=d_in, d_sae=d_sae, k=k)
+    plan = SAETrainerConfig(steps * batch, batch, lr=1e-3, lr_end=1e-4)
+    sae_lens.SAETrainer(plan, sae_lens.TopKTrainingSAE(config), batches()).fit()
+"""
+_BY_BATCH = """
+work(2)
+start = time.perf_counter()
+work(40)
+print(40 * batch / (time.perf_counter() - start))"""
+
 
 def _speed(what: str, code: str, *, rows: int = 32) -> Case:
     return Case(what, code + _SPEED.format(rows=rows), "tokens/s", 3)
@@ -105,6 +148,10 @@ bridge.enable_compatibility_mode(**models.FOLDING)"""
     _speed("the same by harvest.residual_streams, bfloat16", _BFLOAT + _HARVEST),
     _speed("training a tuned lens, all layers at once", _FLOAT + _TRAIN, rows=150),
     _speed("sampling 128 texts at once, bfloat16", _SAMPLE),
+    Case("toy models of superposition, 64 as one", _TOYS.format(at_once=64), "model steps/s", 3),
+    Case("the same, one after another", _TOYS.format(at_once=1), "model steps/s", 3),
+    Case("training a TopK SAE", _SAE + _OUR_SAE + _BY_BATCH, "tokens/s", 3),
+    Case("the same by SAELens' trainer", _SAE + _THEIR_SAE + _BY_BATCH, "tokens/s", 3),
 )
 
 

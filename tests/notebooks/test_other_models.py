@@ -1,4 +1,4 @@
-"""``MI_MODEL`` may name any model: every notebook runs, identities stay asserted, claims about ours are not."""
+"""``MI_MODEL`` may name any model: every notebook runs, identities and toys stay asserted, claims about ours are not."""
 
 import json
 
@@ -18,5 +18,5 @@ def test_runs_on_other_architectures(path, make, tmp_path):
     claims = json.loads(run.claims.read_text())["claims"]
     identities = [claim["verdict"] for claim in claims if claim["source"].startswith("identity")]
     assert identities.count("holds") >= 3 and set(identities) <= {"holds", "not asserted"}
-    others = {claim["verdict"] for claim in claims if not claim["source"].startswith("identity")}
-    assert others == {"not asserted"}
+    for claim in claims:  # what is about our model is not asserted of others; toys stay what they are
+        assert (claim["verdict"] == "not asserted") == bool(claim["models"]), claim["statement"]
