@@ -10,8 +10,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = (
-    "claims", "config", "corpus", "data_files", "grading", "harvest", "hooks", "lens", "lens_causal",
-    "lens_training", "lens_view", "models", "plots", "prompts",
+    "claims", "config", "corpus", "data_files", "feature_rules", "feature_view", "features", "grading",
+    "harvest", "hooks", "lens", "lens_causal", "lens_training", "lens_view", "models", "plots", "prompts", "superposition",
 )  # fmt: skip
 __all__ = ["__version__", *_MODULES]
 

@@ -160,6 +160,21 @@ def one_minute(model: TransformerBridge) -> tuple[sae.SAE, sae.Fit]:
     return found, sae.evaluate(found, held_out.values)
 
 
+def explained_by_token(model: TransformerBridge, fewest: int = 5) -> float:
+    """Share of the stream's variance that is there between tokens, not within: what the current token alone says.
+
+    Only tokens that occur at least ``fewest`` times are counted, or a rare one would explain itself.
+    """
+    tokens = corpus.contexts(model, split="test", count=FIT_CONTEXTS, seed=SEED)
+    gathered = harvest.collect(model, tokens, recipe.HOOK)
+    ids = tokens[:, 1:].flatten()[gathered.kept]
+    often = ids.bincount()[ids] >= fewest
+    x, ids = gathered.values[often].float(), ids[often].unique(return_inverse=True)[1]
+    means = torch.zeros(int(ids.max()) + 1, x.shape[1]).index_add_(0, ids, x) / ids.bincount()[:, None]
+    within = (x - means[ids]).square().sum() / (x - x.mean(dim=0)).square().sum()
+    return round(1 - within.item(), 4)
+
+
 def main() -> None:
     ships, second = recipe.trained(), recipe.trained(recipe.SECOND_SEED)
     card: dict = {"settings": recipe.SETTINGS.__dict__, "hook": recipe.HOOK}
@@ -180,7 +195,7 @@ def main() -> None:
     random = models.load_model(dtype=torch.bfloat16, seed=RANDOM_MODEL)
     for name, weights in (("one-minute SAE", quick), ("one-minute SAE, random weights", random)):
         found, fit = one_minute(weights)
-        card["one minute"][name] = _figures(fit)
+        card["one minute"][name] = {**_figures(fit), "explained by the token": explained_by_token(weights)}
         rows[name] = how_interpretable(weights, *_of_latents(weights, found))
         say(f"{name} judged")
     card["interpretability"] = rows

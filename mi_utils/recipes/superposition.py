@@ -2,7 +2,7 @@
 
 ``data/superposition_seeds.json``: the notebook itself is run with twenty seeds, up to its table of claims; kept are the
 claims, and what each compared cell concludes. ``data/superposition_sweep.json``: n = 400, m = 30 over sixteen
-sparsities. Every seed is kept in the cache, so an interrupted run goes on; it all takes about half an hour on one core.
+sparsities. Every seed is kept in the cache, so an interrupted run goes on; all of it takes twenty minutes on one core.
 """
 
 import ast
