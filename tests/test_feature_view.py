@@ -265,7 +265,11 @@ def test_a_search_finds_what_fires_on_a_token(browser, llama_model, acts, tokens
         assert_shows(line, llama_model, acts, 0, excerpt)
     other = next(value for _, value in browser.found.options if value != 0)
     browser.found.value = other
-    assert browser.latent.value == other and f"On {text!r} it fires" in browser.page.value.replace("&#x27;", "'")
+    places = acts.top_contexts(other, 5, among=marked)
+    page = Page(browser.page.value)
+    assert browser.latent.value == other and f"On {text!r} it fires on {len(places)} of {count} tokens" in page.text
+    for line, excerpt in zip(page.lines, [*places, *acts.top_contexts(other, 8)], strict=False):
+        assert_shows(line, llama_model, acts, other, excerpt)
     assert repr(browser) == f"FeatureBrowser(latent {other}, fires on {text!r})"
     browser.latent.value = DEAD
     assert f"latent {DEAD} fires on none of the {count} tokens" in Page(browser.page.value).text
@@ -284,6 +288,8 @@ def test_what_is_not_there_is_said_in_one_sentence(browser, llama_model, acts, d
     page = Page(browser.page.value)
     assert "'<b>nowhere' is nowhere among the 570 tokens looked at." in page.text
     assert browser.found.disabled and browser.latent.value == 2 and "Latent 2" in page.text
+    browser.search.value = "endoftext"
+    assert "nowhere" in browser.page.value, "start tokens are not looked at"
     browser.search.value = ""
     assert browser.page.value == feature_view.dashboard(llama_model, acts, 2, directions).html
     assert repr(browser) == "FeatureBrowser(latent 2)"

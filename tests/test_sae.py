@@ -279,7 +279,9 @@ def test_an_sae_for_another_model_hook_point_or_width(llama_model, gpt2_model):
     saes.check_fits(llama_model, SAE(**parts(d_in=32), model=name, hook=hook))
     saes.check_fits(gpt2_model, SAE(**parts(d_in=32), hook=hook))
     other = SAE(**parts(d_in=32), model=name, hook=hook)
-    refused(lambda: saes.check_fits(gpt2_model, other), f"trained on {name}", f"the model is {gpt2_model.cfg.model_name}")
+    refused(
+        lambda: saes.check_fits(gpt2_model, other), f"trained on {name}", f"the model is {gpt2_model.cfg.model_name}"
+    )
     for wrong in ("blocks.2.hook_resid_pre", "", "<b>"):
         sae = SAE(**parts(d_in=32), model=name, hook=wrong)
         refused(lambda sae=sae, wrong=wrong: saes.check_fits(llama_model, sae), f"sae reads {wrong!r}", name)

@@ -212,7 +212,7 @@ MMCS = Exercise(
     hints=(
         "For one true feature: which latent is most like it, and how much? Then take all features together.",
         "With both sides at length 1, a matrix product gives all cosines, [d_sae, feature]. For each feature, take the largest over the latents.",
-        "With `a = dictionary / dictionary.norm(dim=-1, keepdim=True)` and `b` likewise from `features`: `(a @ b.T).amax(dim=0).mean()`.",
+        "With `a = dictionary / dictionary.norm(dim=-1, keepdim=True)` and `b` likewise from `truth`: `(a @ b.T).amax(dim=0).mean()`.",
     ),
     mistakes={
         "shape": "Return one number: a scalar.",
@@ -401,7 +401,7 @@ DETECTION = Exercise(
     hints=(
         "A latent fires in one context of twenty. How good is the rule that always says no, and how good should the score say it is?",
         "Two rates, each among its own contexts: of those in which the latent fires, the share the rule says yes to; of the others, the share it says no to. The score is their mean.",
-        "`(scores[fires].float().mean() + (~scores[~fires]).float().mean()) / 2`, after `if fires.all() or not fires.any(): raise ValueError(...)`.",
+        "`(says[fires].float().mean() + (~says[~fires]).float().mean()) / 2`, after `if fires.all() or not fires.any(): raise ValueError(...)`.",
     ),
     mistakes={
         "shape": "Return one number: a scalar.",

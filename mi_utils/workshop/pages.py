@@ -43,9 +43,7 @@ for (const place of document.querySelectorAll(".figure")) {
 """
 
 
-def page(
-    nb: NotebookNode, source: Path, *, out: Path, built: Collection[str] = (), error: str | None = None
-) -> str:
+def page(nb: NotebookNode, source: Path, *, out: Path, built: Collection[str] = (), error: str | None = None) -> str:
     """The page of an executed notebook.
 
     Args:
