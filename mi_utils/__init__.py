@@ -10,8 +10,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = (
-    "claims", "config", "corpus", "data_files", "feature_rules", "feature_view", "features", "grading",
-    "harvest", "hooks", "lens", "lens_causal", "lens_training", "lens_view", "models", "plots", "prompts", "superposition",
+    "claims", "config", "corpus", "data_files", "feature_rules", "feature_view", "features", "grading", "harvest",
+    "hooks", "lens", "lens_causal", "lens_training", "lens_view", "models", "plots", "prompts", "sae", "sae_causal",
+    "sae_files", "sae_training", "superposition", "superposition_geometry", "superposition_view",
 )  # fmt: skip
 __all__ = ["__version__", *_MODULES]
 

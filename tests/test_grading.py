@@ -574,6 +574,8 @@ def _first(loop: ast.For) -> str:
 def _literals(node: ast.AST) -> list[str]:
     if isinstance(node, ast.IfExp):
         return _literals(node.body) + _literals(node.orelse)
+    if isinstance(node, ast.BoolOp):  # a name found before, or one said here
+        return [part.value for part in node.values if isinstance(part, ast.Constant)]
     assert isinstance(node, ast.Constant), f"line {node.lineno}: a mistake should be named where it is raised"
     return [node.value]
 

@@ -1,4 +1,4 @@
-"""``MI_MODEL`` may name any model: every notebook runs, identities and toys stay asserted, claims about ours are not."""
+"""``MI_MODEL`` may name any model: notebooks run, identities and toys stay asserted, claims about ours are not."""
 
 import json
 
