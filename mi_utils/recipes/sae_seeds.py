@@ -4,11 +4,9 @@ Each seed has other text, another start and another order. The notebook trains o
 all. Needs the harvest of ``mi_utils.recipes.sae``; every seed is kept in the cache; about 20 minutes on two cores.
 """
 
-import json
-
-from mi_utils import config, corpus, data_files, harvest, models, sae, sae_causal
-from mi_utils.cli import say
+from mi_utils import corpus, harvest, models, sae, sae_causal
 from mi_utils.recipes import sae as recipe
+from mi_utils.recipes import seeds
 from mi_utils.sae_training import Settings, train
 
 COMMAND = "python -m mi_utils.recipes.sae_seeds"
@@ -37,20 +35,13 @@ def one_seed(model, x, test, tokens, seed: int) -> dict:
 
 
 def main() -> None:
-    folder = config.cache_dir() / "sae_seeds"
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"seed{seed:02d}.json" for seed in range(SEEDS)]
-    missing = [seed for seed, file in enumerate(files) if not file.is_file()]
-    if missing:
-        model, x = models.load_model(), recipe.harvested()
-        contexts = corpus.contexts(model, split="test", count=TEST_CONTEXTS, seed=0)
-        test = harvest.collect(model, contexts, recipe.HOOK).values
-    for seed in missing:
-        files[seed].write_text(json.dumps(one_seed(model, x, test, contexts[:CAUSAL_CONTEXTS], seed)))
-        say(f"seed {seed} done")
-    rows = ",\n".join(file.read_text() for file in files)
-    (data_files.folder() / FILE).write_text(f"[\n{rows}\n]\n")
-    data_files.record(FILE, licence="MIT", source="trained on smollm2-135m over corpus.safetensors", command=COMMAND)
+    model, x = models.load_model(), recipe.harvested()
+    contexts = corpus.contexts(model, split="test", count=TEST_CONTEXTS, seed=0)
+    test = harvest.collect(model, contexts, recipe.HOOK).values
+    seeds.record(
+        FILE, SEEDS, lambda seed: one_seed(model, x, test, contexts[:CAUSAL_CONTEXTS], seed), command=COMMAND,
+        source="trained on smollm2-135m over corpus.safetensors",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

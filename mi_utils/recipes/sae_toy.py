@@ -5,15 +5,12 @@ the first five seeds besides, four kinds of SAE at four strengths of sparsity ea
 an interrupted run goes on; all of it takes about 15 minutes on one core.
 """
 
-import json
-from pathlib import Path
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_utils import config, data_files, sae, superposition
-from mi_utils.cli import say
+from mi_utils import sae, superposition
+from mi_utils.recipes import seeds
 from mi_utils.sae_training import Settings, train
 
 COMMAND = "python -m mi_utils.recipes.sae_toy"
@@ -29,11 +26,6 @@ STRENGTHS = {
 }
 LIVE = {"standard": 1.0, "topk": 2, "batchtopk": 2, "jumprelu": 1.0}  # the one of each that the notebook trains
 BY_HAND = {"standard": 1.0, "a tenth of the price": 0.1, "topk": 2}  # with as many latents as features
-
-
-def folder() -> Path:
-    """Where finished seeds are kept."""
-    return config.cache_dir() / "sae_toy"
 
 
 def settings(kind: str, strength: float | int, seed: int, d_sae: int = D_SAE) -> Settings:
@@ -86,15 +78,7 @@ def one_seed(seed: int) -> dict:
 
 
 def main() -> None:
-    folder().mkdir(parents=True, exist_ok=True)
-    files = [folder() / f"seed{seed:02d}.json" for seed in range(SEEDS)]
-    for seed, file in enumerate(files):
-        if not file.is_file():
-            file.write_text(json.dumps(one_seed(seed)))
-            say(f"seed {seed} done")
-    rows = ",\n".join(file.read_text() for file in files)
-    (data_files.folder() / FILE).write_text(f"[\n{rows}\n]\n")
-    data_files.record(FILE, licence="MIT", source="trained by this project", command=COMMAND)
+    seeds.record(FILE, SEEDS, one_seed, source="trained by this project", command=COMMAND)
 
 
 if __name__ == "__main__":

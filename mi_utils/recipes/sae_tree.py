@@ -5,14 +5,12 @@ together (Chanin et al. 2024 describe what SAEs make of that). In the control th
 independently of their parents. Takes about ten minutes on one core.
 """
 
-import json
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_utils import config, data_files, sae
-from mi_utils.cli import say
+from mi_utils import sae
+from mi_utils.recipes import seeds
 from mi_utils.sae_training import Settings, train
 
 COMMAND = "python -m mi_utils.recipes.sae_tree"
@@ -88,16 +86,7 @@ def one_seed(seed: int) -> dict:
 
 
 def main() -> None:
-    folder = config.cache_dir() / "sae_tree"
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"seed{seed:02d}.json" for seed in range(SEEDS)]
-    for seed, file in enumerate(files):
-        if not file.is_file():
-            file.write_text(json.dumps(one_seed(seed)))
-            say(f"seed {seed} done")
-    rows = ",\n".join(file.read_text() for file in files)
-    (data_files.folder() / FILE).write_text(f"[\n{rows}\n]\n")
-    data_files.record(FILE, licence="MIT", source="trained by this project", command=COMMAND)
+    seeds.record(FILE, SEEDS, one_seed, source="trained by this project", command=COMMAND)
 
 
 if __name__ == "__main__":
