@@ -180,7 +180,7 @@ def _excerpt(source: Source, one: Excerpt, highest: float, look: Look) -> str:
             text = f'<span title="{value:.3g}"{look.paint(level)}>{text}</span>'
         cells.append(f"<u>{text}</u>" if i == one.at else text)
     tip = f"context {one.context}, stronger than {one.quantile:.1%} of its activations"
-    number = f'<span style="color:{_FAINT}" title="{tip}">{one.value:>6.3g}</span>'
+    number = f'<span style="color:{_FAINT}" title="{tip}">{one.value:>6.3g}  </span>'
     return f"<code{look.line}>{number}  {''.join(cells)}</code>"
 
 

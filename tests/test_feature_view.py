@@ -108,7 +108,7 @@ def shown(model, ids):
 
 def assert_shows(line, model, acts, latent, excerpt):
     assert float(line["number"]) == pytest.approx(excerpt.value, rel=6e-3)
-    assert line["text"] == "  " + shown(model, excerpt.tokens)
+    assert line["text"] == shown(model, excerpt.tokens)
     assert line["at"] == shown(model, excerpt.tokens[excerpt.at][None])
     active = excerpt.values > 0
     wanted = [visible(text) for text in prompts.token_strings(model, excerpt.tokens[active])]

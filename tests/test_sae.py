@@ -99,10 +99,12 @@ def test_no_activations(shape: tuple[int, ...], architecture: str):
     assert sae.reconstruct(x).shape == x.shape
 
 
-def test_half_precision_is_read_in_the_precision_of_the_weights():
-    sae, x = made_up(), noise(20, D_IN).bfloat16()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_activations_are_read_in_the_precision_of_the_weights(dtype: torch.dtype):
+    sae, x = made_up(), noise(20, D_IN).to(dtype)
     torch.testing.assert_close(sae.encode(x), sae.encode(x.float()), rtol=0, atol=0)
     assert sae.reconstruct(x).dtype == torch.float32
+    assert saes.evaluate(sae, x).fvu == pytest.approx(saes.evaluate(sae, x.float()).fvu)
 
 
 def test_topk_with_ties_keeps_k():

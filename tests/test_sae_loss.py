@@ -55,13 +55,15 @@ def dense_loss(weights: sae_training._Weights, batch: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("dead", [(), (2,), (1, 4, 5, 7, 8)])
+@pytest.mark.parametrize("k", [3, 9])
 @pytest.mark.parametrize("kind", ["topk", "batchtopk"])
-def test_gradients_are_those_of_the_dense_computation(kind: str, dead: tuple[int, ...]):
-    """All four parameters, with and without the auxiliary loss, on more than one batch size."""
-    for rows in (40, 40, 17):
-        weights, batch = some_weights(kind, aux=0.25, dead_after=1_000), drawn(rows, 6, seed=rows)
-        weights.silent[list(dead)] = 5_000.0
-        weights._watch = lambda active, tokens: None  # else those that are active now would not count as dead
+def test_gradients_are_those_of_the_dense_computation(kind: str, k: int, dead: tuple[int, ...]):
+    """All four parameters, with and without the auxiliary loss, with fewer than ``k`` positive, batch after batch."""
+    weights = some_weights(kind, k=k, aux=0.25, dead_after=1_000)
+    weights.silent[list(dead)] = 5_000.0
+    weights._watch = lambda active, tokens: None  # else those that are active now would not count as dead
+    for seed, rows in enumerate((40, 40, 17)):
+        batch = drawn(rows, 6, seed=seed)
         wanted_loss = dense_loss(weights, batch)
         wanted = torch.autograd.grad(wanted_loss, [getattr(weights, name) for name in NAMES[:4]])
         torch.testing.assert_close(weights.loss(batch)[2], wanted_loss)
