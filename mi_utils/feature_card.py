@@ -181,7 +181,7 @@ def _excerpt(source: Source, one: Excerpt, highest: float, look: Look) -> str:
         cells.append(f"<u>{text}</u>" if i == one.at else text)
     tip = f"context {one.context}, stronger than {one.quantile:.1%} of its activations"
     number = f'<span style="color:{_FAINT}" title="{tip}">{one.value:>6.3g}  </span>'
-    return f"<code{look.line}>{number}  {''.join(cells)}</code>"
+    return f"<code{look.line}>{number}{''.join(cells)}</code>"
 
 
 def _histogram(source: Source, latent: int) -> str:

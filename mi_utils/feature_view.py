@@ -150,9 +150,7 @@ class FeatureBrowser(widgets.VBox):
             return sentence(f"{name!r} is nowhere among the {acts.n_tokens:,} tokens looked at.")
         fires = int(self._marked.flatten()[acts.entries(latent)[0]].sum())
         if not fires:
-            return sentence(
-                f"{self._source.unit} {latent} fires on none of the {count:,} tokens that {name!r} touches."
-            )
+            return sentence(f"This {self._source.unit} fires on none of the {count:,} tokens that {name!r} touches.")
         places = acts.top_contexts(latent, 5, among=self._marked)
         return excerpts(self._source, latent, f"On {name!r} it fires on {fires:,} of {count:,} tokens", places)
 

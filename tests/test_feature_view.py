@@ -272,7 +272,7 @@ def test_a_search_finds_what_fires_on_a_token(browser, llama_model, acts, tokens
         assert_shows(line, llama_model, acts, other, excerpt)
     assert repr(browser) == f"FeatureBrowser(latent {other}, fires on {text!r})"
     browser.latent.value = DEAD
-    assert f"latent {DEAD} fires on none of the {count} tokens" in Page(browser.page.value).text
+    assert f"This latent fires on none of the {count} tokens" in Page(browser.page.value).text
 
 
 def test_a_search_goes_to_the_best_even_if_it_was_the_best_before(browser):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sentences import assert_one_sentence
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mi_utils import sae as saes
 from mi_utils import sae_training
@@ -67,6 +68,23 @@ def test_decoder_rows_have_length_one(kind: str):
     trained = train(drawn(300, 16), replace(QUICK[kind], steps=7, batch=64))
     torch.testing.assert_close(trained.sae.W_dec.norm(dim=1), torch.ones(24))
     assert trained.sae.W_enc.norm(dim=0).sub(1).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_step_follows_the_projected_gradient(kind: str):
+    """What Adam is given for the decoder has nothing along its rows; normalising afterwards would not undo that."""
+    along = []
+
+    def look(optimiser, *_):
+        decoder = optimiser.param_groups[0]["params"][1]
+        along.append(((decoder.grad * decoder).sum(dim=1).abs().max() / decoder.grad.abs().max()).item())
+
+    handle = register_optimizer_step_pre_hook(look)
+    try:
+        train(drawn(300, 16), replace(QUICK[kind], steps=5, batch=64))
+    finally:
+        handle.remove()
+    assert len(along) == 5 and max(along) < 1e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)

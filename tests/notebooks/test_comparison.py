@@ -40,6 +40,19 @@ def printed(text: str, name: str = "stdout") -> NotebookNode:
     return nbformat.v4.new_output("stream", name=name, text=text)
 
 
+# A table that is HTML for people and a conclusion in plain text.
+SHOWN = """
+class Table:
+    __repr__ = lambda self: "holds"
+    _repr_html_ = lambda self: "<b>{}</b>"
+Table()"""
+
+
+def told(figure: str, text: str) -> NotebookNode:
+    data = {"text/plain": text, "text/html": f"<b>{figure}</b>"}
+    return nbformat.v4.new_output("execute_result", data, execution_count=1)
+
+
 WARN = "import sys; print('fresh warning', file=sys.stderr)"
 CASES: dict[str, tuple[NotebookNode, bool]] = {
     "imports": (cell("import numpy as np, plotly.graph_objects as go"), True),
@@ -58,6 +71,8 @@ CASES: dict[str, tuple[NotebookNode, bool]] = {
     "fresh stderr": (cell(WARN), True),
     "fresh stderr beside stdout": (cell(f"{WARN}\nprint('holds')", printed("holds\n")), True),
     "other text": (cell("print('differs')", printed("holds\n")), False),
+    "other HTML, same text": (cell(SHOWN.format("2.5"), told("3.7", "holds")), True),
+    "same HTML, other text": (cell(SHOWN.format("2.5"), told("2.5", "differs")), False),
     "a rule of the sanitizer": (cell("print('done in 2.5 s')", printed("done in 17 s\n")), True),
     "an error": (cell("1 / 0"), False),
     "after an error": (cell("print('holds')", printed("holds\n")), True),
