@@ -5,6 +5,7 @@ What brings torch is imported in the fixtures: tests of notebooks and pages star
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,14 @@ import pytest
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+
+@pytest.fixture(autouse=True)
+def gradients_as_they_were() -> Iterator[None]:
+    """A notebook's cells, run by a test, may switch gradients off for the whole process."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_grad_enabled(True)
 
 
 @pytest.fixture(scope="session")
