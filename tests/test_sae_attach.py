@@ -96,6 +96,7 @@ def test_an_sae_left_attached_is_taken_off(model, tmp_path: Path):
         able.add_sae(theirs)
         assert (able(tokens()) - before.logits).abs().max() > 0.1
     assert_untouched(model, before)
+    assert not model._acts_to_saes
 
 
 def test_an_error_inside_leaves_the_model_as_it_was(model, tmp_path: Path):
