@@ -1,0 +1,119 @@
+"""Attribution patching: a whole patching sweep estimated from one backward pass, and what mends the estimate.
+
+A patch moves an activation from ``a`` to ``b``; to first order the metric then changes by ``(b - a)`` times its
+gradient *in the run that is edited*. Nanda 2023; Syed et al. 2023. Where the metric curves along the way (a softmax
+that saturates, a norm) the gradient at the start is a poor guide; integrated gradients (Sundararajan et al. 2017)
+average it over runs between the two, here along the straight line between the two prompts' embeddings, as EAP-IG does
+(Hanna et al. 2024).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from mi_utils.hooks import Hook, attached, hook_name
+from mi_utils.lens import unembed
+from mi_utils.patching import HEAD_AXIS, POSITION_AXIS, Axis, Metric, Run, can_change
+from mi_utils.patching_engine import run_body
+
+PROMPTS_AT_ONCE = 16  # in a backward pass, which keeps every activation
+
+
+def attribution(
+    model: TransformerBridge,
+    base: Run,
+    source: Run,
+    sites: Mapping[str, Axis],
+    metric: Metric,
+    *,
+    steps: int = 0,
+) -> dict[str, Float[Tensor, "layer part batch"]]:
+    """By how much each patch of ``patching.sweep`` is estimated to change the metric, for several sites at once.
+
+    Args:
+        model: the model that was recorded.
+        base: the run that is edited, where the gradient is taken.
+        source: the run that activations are copied from. Both must have recorded the sites.
+        sites: site -> ``"position"`` or ``"head"``, the ``by`` of ``patching.sweep``.
+        metric: as in ``patching.sweep``; it must be differentiable.
+        steps: 0 takes the gradient in ``base``; more average it over that many runs between ``base`` and ``source``,
+            whose embeddings are at the midpoints of equal pieces of the line between theirs.
+
+    Raises:
+        ValueError: what ``patching.sweep`` raises, no sites, or a negative number of steps.
+    """
+    if not sites:
+        raise ValueError("sites is empty; it should name at least one site and how to cut it, {'z': 'head'}")
+    for site, by in sites.items():
+        can_change(base, source, site, by=by)  # checks the arguments
+    if steps < 0:
+        raise ValueError(f"steps is {steps}; it should be 0 (the gradient in base) or more")
+    start, step = base["resid_pre", 0], source["resid_pre", 0] - base["resid_pre", 0]
+    fractions = [(k + 0.5) / steps for k in range(steps)] or [0.0]
+    total: dict[tuple[str, int], Tensor] = {}
+    for fraction in fractions:
+        for place, slope in gradients(model, base.tokens, list(sites), metric, start + fraction * step).items():
+            total[place] = total.get(place, 0) + slope / len(fractions)
+    return {site: _estimates(base, source, site, by, total) for site, by in sites.items()}
+
+
+def _estimates(
+    base: Run, source: Run, site: str, by: Axis, slopes: Mapping[tuple[str, int], Tensor]
+) -> Float[Tensor, "layer part batch"]:
+    axis = (HEAD_AXIS if by == "head" else POSITION_AXIS).get(site, 1)
+    layers = sorted(layer for name, layer in slopes if name == site)
+    changes = [(source[site, layer] - base[site, layer]) * slopes[site, layer] for layer in layers]
+    return torch.stack([change.movedim(axis, 0).flatten(2).sum(-1) for change in changes])
+
+
+def gradients(
+    model: TransformerBridge,
+    tokens: Int[Tensor, "batch pos"],
+    sites: Sequence[str],
+    metric: Metric,
+    embedding: Float[Tensor, "batch pos d_model"] | None = None,
+) -> dict[tuple[str, int], Tensor]:
+    """The gradient of each prompt's metric with respect to its own activations: (site, layer) -> like the activation.
+
+    ``embedding`` is put in place of the residual stream before the first layer; by default it is that of the tokens.
+    """
+    last = model.cfg.n_layers - 1
+    places = [(site, layer) for site in sites for layer in range(last + 1)]
+    parts: list[Sequence[Tensor]] = []
+    for rows in torch.arange(len(tokens)).split(PROMPTS_AT_ONCE):
+        seen: dict[tuple[str, int], Tensor] = {}
+        hooks = [(hook_name(model, "resid_pre", 0), _begin(None if embedding is None else embedding[rows]))]
+        hooks += [_seer(model, *place, seen) for place in dict.fromkeys([*places, ("resid_post", last)])]
+        with torch.enable_grad(), attached(model, hooks):
+            run_body(model, tokens[rows])
+            logits = unembed(model, seen["resid_post", last][:, -1])
+            value = _of_rows(metric, logits, rows, len(tokens)).sum()
+        parts.append(torch.autograd.grad(value, [seen[place] for place in places], materialize_grads=True))
+    return {place: torch.cat(found) for place, found in zip(places, zip(*parts, strict=True), strict=True)}
+
+
+def _begin(embedding: Tensor | None) -> Callable:
+    """A hook that makes the graph begin at the embedding, whatever the weights need, and puts another in its place."""
+
+    def begin(value: Tensor, hook: Any) -> Tensor:
+        return (value if embedding is None else embedding).detach().clone().requires_grad_()
+
+    return begin
+
+
+def _seer(model: TransformerBridge, site: str, layer: int, seen: dict[tuple[str, int], Tensor]) -> Hook:
+    def see(value: Tensor, hook: Any) -> Tensor:
+        seen[site, layer] = value
+        return value  # a head site is seen in another shape: this one has to be what the model goes on with
+
+    return hook_name(model, site, layer), see
+
+
+def _of_rows(metric: Metric, logits: Tensor, rows: Tensor, batch: int) -> Tensor:
+    """The metric of some of the prompts: it knows the answers of all of them, so it is given logits for all."""
+    everyone = logits.new_zeros(batch, logits.shape[-1]).index_copy(0, rows.to(logits.device), logits)
+    return metric(everyone)[rows]
