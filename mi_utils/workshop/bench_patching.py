@@ -60,19 +60,17 @@ def _cases() -> tuple[Case, ...]:
     cases = []
     full, one = (_PATCH.format(dtype="float32", clean=_CLEAN, corrupted=text) for text in (_OTHER_NAMES, _ONE_NAME))
     half = _PATCH.format(dtype="bfloat16", clean=_CLEAN, corrupted=_OTHER_NAMES)
-    for site, what in (("resid_pre", "residual stream, 30 layers x 15 positions"), ("z", "heads, 30 layers x 9")):
+    for site, what in (("resid_pre", "30 x 15 streams"), ("z", "30 x 9 heads")):
         run = f"ours({site!r})" + SECONDS
         gap = f"\nprint((ours({site!r}) - theirs({site!r})).abs().max().item())"
         cases += [
-            Case(f"patching sweep, {what}: largest difference from TransformerLens'", full + gap, "logits", 1),
-            Case("by transformer_lens.patching, float32", full + f"theirs({site!r})" + SECONDS, runs=1),
-            Case("by patching.sweep, float32, all names differ", full + run, runs=3),
-            Case("by patching.sweep, float32, only S2 differs", one + run, runs=3),
-            Case("by patching.sweep, bfloat16, all names differ", half + run, runs=3),
-            Case("its largest error in bfloat16", half + _HALF_GAP.format(site=site), "logits", 1),
-            Case(
-                "share its arithmetic takes at a matrix product's speed", full + _SHARE.format(site=site), "%", 3
-            ),
+            Case(f"{what}: largest difference from TransformerLens'", full + gap, "logits", 1),
+            Case(f"{what} by transformer_lens.patching, float32", full + f"theirs({site!r})" + SECONDS, runs=1),
+            Case(f"{what} by patching.sweep, float32, all names differ", full + run, runs=3),
+            Case(f"{what} by patching.sweep, float32, only S2 differs", one + run, runs=3),
+            Case(f"{what} by patching.sweep, bfloat16, all names differ", half + run, runs=3),
+            Case(f"{what}: largest error in bfloat16", half + _HALF_GAP.format(site=site), "logits", 1),
+            Case("share its arithmetic takes at a matrix product's speed", full + _SHARE.format(site=site), "%", 3),
         ]
     cases.append(Case("memory that 270 sites take beyond 60", full + _MEMORY, "MiB", 1))
     return tuple(cases)
