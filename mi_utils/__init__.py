@@ -10,9 +10,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = (
-    "claims", "config", "corpus", "data_files", "feature_rules", "feature_view", "features", "grading", "harvest",
-    "hooks", "lens", "lens_causal", "lens_training", "lens_view", "models", "plots", "prompts", "sae", "sae_causal",
-    "sae_files", "sae_training", "superposition", "superposition_geometry", "superposition_view",
+    "attention_only", "attribution_patching", "circuit_acdc", "circuit_edges", "circuit_graph", "circuit_scores",
+    "circuits", "claims", "composition", "config", "corpus", "data_files", "feature_rules", "feature_view",
+    "features", "grading", "harvest", "head_effects", "heads", "hooks", "lens", "lens_causal", "lens_training",
+    "lens_view", "models", "patching", "patching_engine", "patching_view", "path_patching", "plots", "prompts",
+    "prompts_ioi", "sae", "sae_causal", "sae_files", "sae_training", "superposition", "superposition_geometry",
+    "superposition_view",
 )  # fmt: skip
 __all__ = ["__version__", *_MODULES]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mi_utils import corpus, lens_training, models
-from mi_utils.workshop import bench, readme
+from mi_utils.workshop import bench, bench_cases, bench_patching, readme
 
 SPEEDS = [case for case in bench.CASES if case.unit == "tokens/s" and "_sae" not in case.code]
 TOKENS = {"training": 150 * 128}  # of the others 32 x 128
@@ -64,7 +64,9 @@ def test_a_case_that_fails_says_why(said):
 
 def test_cases_are_told_apart_by_name_and_the_heavy_ones_run_less_often():
     assert len({case.what for case in bench.CASES}) == len(bench.CASES)
-    assert {(case.unit, case.runs) for case in bench.CASES} == {("s", 5), ("tokens/s", 3), ("model steps/s", 3)}
+    assert {(case.unit, case.runs) for case in bench_cases.CASES} == {("s", 5), ("tokens/s", 3), ("model steps/s", 3)}
+    slow = [case.what for case in bench_patching.CASES if case.runs == 1 and case.unit == "s"]
+    assert len(slow) == 2 and all("transformer_lens" in what for what in slow)
     for case in bench.CASES:
         compile(case.code, case.what, "exec")
 
