@@ -70,7 +70,7 @@ def _cases() -> tuple[Case, ...]:
             Case(f"{what} by patching.sweep, float32, only S2 differs", one + run, runs=3),
             Case(f"{what} by patching.sweep, bfloat16, all names differ", half + run, runs=3),
             Case(f"{what}: largest error in bfloat16", half + _HALF_GAP.format(site=site), "logits", 1),
-            Case("share its arithmetic takes at a matrix product's speed", full + _SHARE.format(site=site), "%", 3),
+            Case(f"{what}: share that arithmetic takes", full + _SHARE.format(site=site), "%", 3),
         ]
     cases.append(Case("memory that 270 sites take beyond 60", full + _MEMORY, "MiB", 1))
     return tuple(cases)
