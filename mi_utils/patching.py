@@ -137,7 +137,7 @@ def sweep(
         first token that differs, say) nothing is run and it is the metric of ``base``; see ``can_change``.
 
     Raises:
-        ValueError: runs of different shapes, a site that was not recorded, or one that has no heads.
+        ValueError: runs of different shapes or models, a site that was not recorded, or one that has no heads.
     """
     changes = can_change(base, source, site, by=by)
     cells = changes.nonzero().tolist()
@@ -163,6 +163,8 @@ def can_change(base: Run, source: Run, site: str, *, by: Axis = "position") -> B
     if base.tokens.shape != source.tokens.shape:
         shapes = f"{tuple(base.tokens.shape)} and {tuple(source.tokens.shape)}"
         raise ValueError(f"base and source have prompts x positions {shapes}; they should be pairs of equal length")
+    if base.model != source.model:
+        raise ValueError(f"base was recorded with {base.model!r} and source with {source.model!r}; they should be one")
     axis = (HEAD_AXIS if by == "head" else POSITION_AXIS).get(site, 1)
     rows = []
     for layer in sorted(layer for kept, layer in base.activations if kept == site) or [0]:

@@ -42,9 +42,11 @@ class Run:
     ``run["z", 5]`` is the activation at a site that was recorded; ``resid_pre`` always is.
     """
 
+    model: str
     tokens: Int[Tensor, "batch pos"]
     logits: Float[Tensor, "batch vocab"]  # at the last position
     activations: dict[tuple[str, int], Tensor] = field(repr=False)
+    inputs: tuple[Tensor, ...] = field(repr=False)  # of each block: resid_pre before any hook
     keys_values: tuple[tuple[Tensor, Tensor], ...] = field(repr=False)  # [batch head pos d_head]; none: no cache
     arguments: tuple[dict[str, Any], ...] = field(repr=False)  # what each block got besides its input
 
@@ -82,20 +84,23 @@ def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], sites: It
     Raises:
         ValueError: no prompts, or an unknown site.
     """
+    if isinstance(sites, str):
+        raise ValueError(f"sites is {sites!r}; it should be several names, such as ({sites!r},)")
     if not tokens.numel():
         raise ValueError(f"tokens has shape {tuple(tokens.shape)}; it should hold at least one prompt and position")
     kept: dict[tuple[str, int], Tensor] = {}
+    inputs: list[Tensor] = []
     arguments: list[dict[str, Any]] = []
     last = model.cfg.n_layers - 1
     names = dict.fromkeys(("resid_pre", *sites))
     hooks = [_keeper(model, site, layer, kept) for site in names for layer in range(last + 1)]
-    with attached(model, [*hooks, _keeper(model, "resid_post", last, kept)]), _watched(model, arguments):
+    with attached(model, [*hooks, _keeper(model, "resid_post", last, kept)]), _watched(model, inputs, arguments):
         cache = run_body(model, tokens)
     keys_values = tuple((layer.keys, layer.values) for layer in cache.layers) if cache is not None else ()
     logits = unembed(model, kept["resid_post", last][:, -1])
     if "resid_post" not in names:
         del kept["resid_post", last]
-    return Run(tokens, logits, kept, keys_values, tuple(arguments))
+    return Run(model.cfg.model_name, tokens, logits, kept, tuple(inputs), keys_values, tuple(arguments))
 
 
 def run_body(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Any:
@@ -122,13 +127,14 @@ def _hook_name(model: TransformerBridge, site: str, layer: int) -> str:
 
 
 @contextmanager
-def _watched(model: TransformerBridge, arguments: list[dict[str, Any]]) -> Iterator[None]:
+def _watched(model: TransformerBridge, inputs: list[Tensor], arguments: list[dict[str, Any]]) -> Iterator[None]:
     """While this lasts, what each block is called with is written down."""
 
     def watch(block: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         names = list(inspect.signature(block.original_component.forward).parameters)
         named = {**dict(zip(names, args, strict=False)), **kwargs}
-        arguments.append({name: value for name, value in named.items() if name != names[0]})
+        inputs.append(named.pop(names[0]).detach())
+        arguments.append(named)
 
     handles = [block.register_forward_pre_hook(watch, with_kwargs=True) for block in model.blocks]
     try:
@@ -191,6 +197,7 @@ def run_patched(
     """
     if not interventions:
         raise ValueError("interventions is empty; it should hold at least one set of patches")
+    check_run(model, base)
     _check_index("start", start, base.tokens.shape[1])
     rows = [_row(model, base, i, patches, start) for i, patches in enumerate(interventions)]
     unchanged = metric(base.logits[None])[0]
@@ -218,6 +225,8 @@ def _row(model: TransformerBridge, base: Run, index: int, patches: Sequence[Patc
         raise ValueError("interventions holds a single Patch; it should hold sets of patches: [[patch], ...]")
     for patch in patches:
         _hook_name(model, patch.site, check_layer(model, patch.layer))
+        if patch.site in ("pattern", "scores") and not hasattr(model.original_model, "base_model"):
+            raise ValueError(f"site is {patch.site!r}, which a model of TransformerLens' own computes but does not use")
         if patch.head is not None:
             if patch.site not in HEAD_SITES:
                 raise ValueError(f"head is {patch.head} at site {patch.site!r}, which has no heads; it should be None")
@@ -231,6 +240,12 @@ def _row(model: TransformerBridge, base: Run, index: int, patches: Sequence[Patc
     return _Row(index, patches, begin, min((patch.layer for patch in patches), default=0))
 
 
+def check_run(model: TransformerBridge, run: Run) -> None:
+    """Raises: ValueError where the run was recorded with another model."""
+    if run.model != model.cfg.model_name:
+        raise ValueError(f"the run was recorded with {run.model!r}; it should be of {model.cfg.model_name!r}")
+
+
 def _check_index(name: str, value: int, count: int) -> None:
     if not 0 <= value < count:
         raise ValueError(f"{name} is {value}; it should be from 0 to {count - 1} for prompts of {count} tokens")
@@ -239,11 +254,11 @@ def _check_index(name: str, value: int, count: int) -> None:
 def _through_the_layers(model: TransformerBridge, base: Run, rows: list[_Row]) -> Float[Tensor, "row d_model"]:
     """The last residual stream at the last position, prompts of a row together. ``rows`` are sorted by layer."""
     start = rows[0].start
-    stream = base["resid_pre", rows[0].layer][:0, start:]
+    stream = base.inputs[rows[0].layer][:0, start:]
     for layer in range(rows[0].layer, model.cfg.n_layers):
         joining = sum(row.layer == layer for row in rows)
         if joining:
-            stream = torch.cat((stream, base["resid_pre", layer][:, start:].repeat(joining, 1, 1)))
+            stream = torch.cat((stream, base.inputs[layer][:, start:].repeat(joining, 1, 1)))
         arguments = {name: _later(base, name, value, start) for name, value in base.arguments[layer].items()}
         out = model.blocks[layer](stream, **arguments)
         stream = out[0] if isinstance(out, tuple) else out
@@ -273,7 +288,8 @@ def _hooks(model: TransformerBridge, base: Run, rows: list[_Row], chunk: list[_R
 
     def hook(site: str, layer: int) -> Hook:
         def put(value: Tensor, hook: Any) -> Tensor:
-            value = value.clone()
+            if site != "resid_mid":  # its hook is where the MLP reads: written into, the stream itself changes
+                value = value.clone()
             for row, part in zip(chunk, value.split(batch), strict=False):  # rows that join later are not there yet
                 for patch in row.patches:
                     if (patch.site, patch.layer) == (site, layer):

@@ -1,5 +1,6 @@
 """Attribution patching: the estimate is the derivative of the patch it stands for, in the run that is edited."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from mi_utils import attribution_patching, models, patching
 from mi_utils.attribution_patching import attribution
 
-AXES = {"resid_pre": "position", "attn_out": "position", "mlp_out": "position"}
+AXES = {"resid_pre": "position", "resid_mid": "position", "attn_out": "position", "mlp_out": "position"}
 AXES |= dict.fromkeys(("z", "q", "k", "v", "pattern"), "head")
 
 
@@ -33,7 +34,7 @@ def pair(model):
 def a_step_towards(base: patching.Run, source: patching.Run, size: float) -> patching.Run:
     """The base run with every activation a small step towards the source's: what a gradient is about."""
     near = {place: value + size * (source.activations[place] - value) for place, value in base.activations.items()}
-    return patching.Run(source.tokens, source.logits, near, base.keys_values, base.arguments)
+    return dataclasses.replace(source, activations=near)
 
 
 @pytest.mark.parametrize("site", AXES)

@@ -1,8 +1,10 @@
 """Models of other architectures: LayerNorm, learned positions, attention beside the MLP, few layers."""
 
+import json
 from pathlib import Path
 
 import torch
+from nbformat import NotebookNode
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from mi_utils import models
@@ -30,3 +32,17 @@ def save(model: torch.nn.Module, folder: Path) -> Path:
     AutoTokenizer.from_pretrained(models.REGISTRY[models.DEFAULT].source.folder()).save_pretrained(folder)
     model.save_pretrained(folder)
     return folder
+
+
+def is_needed(nb: NotebookNode) -> bool:
+    """Whether a notebook loads a model at all."""
+    return any("load_model(" in cell.source for cell in nb.cells)
+
+
+def assert_claims(file: Path) -> None:
+    """Identities hold; what is about our model is not asserted of others; toys stay what they are."""
+    claims = json.loads(file.read_text())["claims"]
+    identities = [claim["verdict"] for claim in claims if claim["source"].startswith("identity")]
+    assert identities.count("holds") >= 3 and set(identities) <= {"holds", "not asserted"}
+    for claim in claims:
+        assert (claim["verdict"] == "not asserted") == bool(claim["models"]), claim["statement"]
