@@ -539,8 +539,10 @@ class Source:
                 more = [pair.value for pair in pairs if isinstance(pair, ast.Starred)]
                 yield from (name for values in more for name in self._values(values, scope))
                 yield from (name for pair in pairs if isinstance(pair, ast.Tuple) for name in _literals(pair.elts[0]))
-            case ast.ListComp(elt=pair) | ast.GeneratorExp(elt=pair):
-                yield from _literals(pair.elts[0])
+            case ast.ListComp(elt=pair, generators=loops) | ast.GeneratorExp(elt=pair, generators=loops):
+                handed_on = [loop.iter for loop in loops if _id(pair.elts[0]) == _first(loop)]
+                yield from (name for values in handed_on for name in self._values(values, scope))
+                yield from [] if handed_on else _literals(pair.elts[0])
             case ast.BinOp(left=one, right=other) | ast.IfExp(body=one, orelse=other):
                 yield from (name for part in (one, other) for name in self._values(part, scope))
             case ast.Call(func=ast.Attribute(value=inner, attr="items")):
@@ -550,6 +552,8 @@ class Source:
                 yield from (name for one in returns for name in self._values(one.value, self.defined[helper]))
                 yielded = [one for one in ast.walk(self.defined[helper]) if isinstance(one, ast.Yield)]
                 yield from (name for one in yielded for name in _constants(one.value.elts[0]))
+                passed = [one for one in ast.walk(self.defined[helper]) if isinstance(one, ast.YieldFrom)]
+                yield from (name for one in passed for name in self._values(one.value, self.defined[helper]))
             case ast.Name(id=wanted):
                 set_here = [one for one in ast.walk(scope) if isinstance(one, ast.Assign | ast.AugAssign)]
                 values = [one.value for one in set_here if wanted in map(_id, getattr(one, "targets", [_target(one)]))]

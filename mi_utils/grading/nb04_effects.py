@@ -1,6 +1,7 @@
 """Checks of notebook 04 about effects: a metric with a bug, and what a head adds directly to the logits."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,7 +120,9 @@ def _judge_direct(answer: Callable) -> None:
         head_out = 5 * torch.randn(batch, width, generator=generator) + 1.5
         direction = 2 * torch.randn(batch, width, generator=generator) + 0.3
         got, unchanged = ask(answer, head_out, final, direction)
-        shapes = {"all_pairs": [(batch, batch)], "not_summed": [(batch, width)], "over_batch": [(), (width,)]}
+        square = [(batch, batch)]  # two mistakes give this shape
+        shapes = {"broadcast": square if _lacks_rank(got) else [], "all_pairs": square}
+        shapes |= {"not_summed": [(batch, width)], "over_batch": [(), (width,)]}
         right = (head_out * direction).sum(-1) / _rms(final)
         compare(got, right, _wrong_directs(head_out, final, direction), shapes)
         if not unchanged:
@@ -132,6 +135,13 @@ def _rms(x: Tensor) -> Tensor:
 
 def _centred(x: Tensor) -> Tensor:
     return x - x.mean(-1, keepdim=True)
+
+
+def _lacks_rank(got: Any) -> bool:
+    """Whether a matrix comes from numbers for each row, broadcast: then its rank is low, a matrix product's full."""
+    if not isinstance(got, Tensor) or got.ndim != 2 or not got.isfinite().all():
+        return False
+    return int(torch.linalg.matrix_rank(got.detach().double(), rtol=1e-4)) < min(got.shape)
 
 
 def _wrong_directs(head_out: Tensor, final: Tensor, direction: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -175,6 +185,7 @@ DIRECT_EFFECT = Exercise(
     mistakes={
         "shape": "Return one number for each row: shape [batch].",
         "all_pairs": "A matrix product pairs every row with the direction of every other: [batch, batch]. Multiply entry by entry and sum over d_model.",
+        "broadcast": "A column was combined with a row: of the dot products and the RMS, one has shape [batch, 1] and the other [batch], and the two broadcast to [batch, batch]. `keepdim=True` does that: leave it out, so that both are [batch].",
         "not_summed": "Those are the terms of each component. Sum over d_model, the last axis.",
         "over_batch": "You summed or averaged over the batch. Each row is a prompt with an effect of its own: [batch].",
         "own_norm": "The norm is taken of the head's output by itself. The model never does that: it divides the whole stream by the RMS of the whole stream. By itself a tiny head would count as much as a large one, and the terms wouldn't add up to the logit.",

@@ -1,5 +1,6 @@
 """Checks of notebook 04 about patches: one position, and the share that is recovered."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -135,6 +136,8 @@ def _judge_recovery(answer: Callable) -> None:
         raise Mistake("in_place")
     for mistake, clean, corrupted in _NOTHING_TO_RECOVER:
         if seen := _not_refused(answer, clean, corrupted):
+            if mistake == "no_error" and _softened(answer, clean, corrupted):
+                raise Mistake("epsilon", seen)
             raise Mistake(mistake, seen)
 
 
@@ -177,11 +180,14 @@ def _wrong_recoveries(patched: Tensor, clean: Tensor, corrupted: Tensor) -> Iter
     yield from (("other_denominator", top / by) for top in (change, patched) for by in (clean, corrupted))
     yield from (("other_denominator", top) for top in (patched / gap, change / patched, (patched - clean) / clean))
     yield from (("not_divided", one) for one in (change, -change, patched - clean, clean - patched, patched))
-    yield from (("absolute", one) for one in (right.abs(), change / gap.abs(), (1 - right).abs()))
+    yield from (("absolute", one) for one in (right.abs(), (1 - right).abs()))
+    yield "absolute_gap", change / gap.abs()
     yield from (("clamped", right.clamp(*ends)) for ends in ((0, 1), (0, None), (None, 1), (-1, 1)))
     yield "clamped", right.sigmoid()
     yield from (("upside_down", one) for one in (1 / right, 1 / (1 - right)))
     yield "percent", 100 * right
+    for small in (digit * 10.0**-place for place in range(2, 8) for digit in (1, 2, 5)):
+        yield from (("epsilon", change / by) for by in (gap + small, gap + small * gap.sign(), gap.clamp(min=small)))
 
 
 def _not_refused(answer: Callable, clean: Any, corrupted: Any) -> str:
@@ -195,6 +201,12 @@ def _not_refused(answer: Callable, clean: Any, corrupted: Any) -> str:
         if not isinstance(error, ValueError):
             raise Mistake("other_error", f"{given} it stopped with {type(error).__name__}: {error}") from None
         return ""
+
+
+def _softened(answer: Callable, clean: Any, corrupted: Any) -> bool:
+    """Whether shares are finite without a gap, and grow with the change: then they are divided by something small."""
+    one, twice = (float(answer(corrupted + step, clean, corrupted)) for step in (-1.0, 2.0))
+    return one != 0 and math.isfinite(one) and math.isclose(twice, -2 * one, rel_tol=1e-3)
 
 
 def _shown(value: Any) -> Any:
@@ -224,6 +236,7 @@ RECOVERY = Exercise(
         "other_denominator": "The denominator (or the numerator) isn't measured from the corrupted run. A corrupted run has a logit difference too, and it isn't 0: (patched - corrupted) / (clean - corrupted).",
         "not_divided": "That is a difference in logits. Divide by the whole way from corrupted to clean, so that prompts and models can be compared.",
         "absolute": "The sign is gone. A patch that makes things *worse* has a negative recovery, and that is a finding.",
+        "absolute_gap": "The sign of the gap is gone. With clean 0.5, *below* corrupted 2.5, a patch that restores the clean run then gets -1 instead of 1. Divide by clean - corrupted as it is: `abs` belongs only in the test whether the gap is too small.",
         "clamped": "That squeezes values into a range. Below 0 means the patch made it worse, above 1 that it overshot; both should stay visible.",
         "upside_down": "That is upside down: how far the patch came is the numerator.",
         "percent": "That is in per cent. Return the share: 1 for all of it.",
@@ -231,6 +244,7 @@ RECOVERY = Exercise(
         "tensors_only": "Right for tensors, but plain numbers stop it: a float has no `.abs()`, `.any()` or `.item()`. `torch.as_tensor(clean - corrupted)` makes a tensor of either.",
         "refuses_sound": "Your function refuses runs that do differ. Only a gap of less than 1e-6 is too small, and it may be negative: test the *absolute* difference.",
         "no_error": "Clean and corrupted are the same, so there is nothing to recover: NaN or infinity would wander into a mean or a map and be painted over. Raise a ValueError.",
+        "epsilon": "A small number is added to the gap, or put in its place. That changes the shares where the gap is small, and where there is none it gives an enormous share (or 0) instead of an error. Divide by the gap itself, and raise a ValueError where it is less than 1e-6.",
         "only_if_all": "One entry has no gap between clean and corrupted, and no error was raised. One such entry is enough: NaN or infinity there spoils every mean. Test with `.any()`.",
         "exact_only": "A gap of 1e-9 is rounding noise, and dividing by it gives an enormous share. Don't ask whether the two are exactly equal, but whether they differ by less than 1e-6.",
         "other_error": "It does stop, but a caller expects a ValueError, with a sentence that says what is wrong: test the gap before you divide, and `raise ValueError(...)`.",

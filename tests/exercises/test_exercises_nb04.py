@@ -285,7 +285,12 @@ RECOVERY_WRONG = {
     "absolute": [
         after(recovery, abs),
         guarded(lambda p, c, x: abs(p - x) / abs(c - x)),
+        guarded(lambda p, c, x: abs(p - x) / (c - x)),
+    ],
+    "absolute_gap": [
         guarded(lambda p, c, x: (p - x) / abs(c - x)),
+        lambda p, c, x: (p - x) / abs(c - x),
+        lambda p, c, x: (p - x) / (abs(c - x) + 1e-6),
     ],
     "clamped": [
         after(recovery, lambda r: r.clamp(0, 1)),
@@ -316,9 +321,20 @@ RECOVERY_WRONG = {
     "no_error": [
         lambda p, c, x: (tensor_of(p) - x) / (c - x),
         lambda p, c, x: torch.nan_to_num((tensor_of(p) - x) / (c - x)),
-        lambda p, c, x: (p - x) / (c - x + 1e-8),
+        lambda p, c, x: torch.nan_to_num((tensor_of(p) - x) / (c - x), posinf=0.0, neginf=0.0),
         lambda p, c, x: (p - x) / (c - x) if torch.as_tensor(c != x).all() else float("nan"),
         behind(lambda c, x: torch.as_tensor(c).ndim and c is x, lambda p, c, x: (tensor_of(p) - x) / (c - x)),
+    ],
+    "epsilon": [
+        lambda p, c, x: (p - x) / (c - x + 1e-6),
+        lambda p, c, x: (p - x) / (c - x + 1e-8),
+        lambda p, c, x: (p - x) / (c - x + 5e-6),
+        lambda p, c, x: (p - x) / (c - x + 1e-3),
+        lambda p, c, x: (p - x) / (c - x + torch.finfo(torch.float32).eps),
+        lambda p, c, x: (p - x) / (gap_of(c, x) + 1e-6 * gap_of(c, x).sign() + 1e-12),
+        lambda p, c, x: (p - x) / gap_of(c, x).clamp(min=1e-6),
+        lambda p, c, x: (p - x) / torch.where(gap_of(c, x).abs() < 1e-6, 1e-6, gap_of(c, x)),
+        guarded(lambda p, c, x: (p - x) / (c - x + 1e-6)),
     ],
     "only_if_all": [
         behind(lambda c, x: (gap_of(c, x).abs() < 1e-6).all()),
@@ -1018,7 +1034,14 @@ DIRECT_WRONG = {
         after(direct_effect, lambda x: x.tolist()),
         after(direct_effect, lambda x: x[:1]),
     ],
-    "all_pairs": [lambda h, f, d: h @ d.T / rms(f), lambda h, f, d: h / rms(f)[:, None] @ d.T],
+    "all_pairs": [lambda h, f, d: h @ d.T / rms(f), lambda h, f, d: h / rms(f)[:, None] @ d.T, lambda h, f, d: h @ d.T],
+    "broadcast": [
+        lambda h, f, d: dot(h, d) / f.square().mean(-1, keepdim=True).sqrt(),
+        lambda h, f, d: (h * d).sum(-1, keepdim=True) / rms(f),
+        lambda h, f, d: dot(h, d) / f.square().mean(-1, keepdim=True),
+        lambda h, f, d: dot(f, d) / rms(f) - dot(f - h, d) / rms(f)[:, None],
+        lambda h, f, d: dot(h, d).numpy() / rms(f)[:, None].numpy(),
+    ],
     "not_summed": [lambda h, f, d: h * d / rms(f)[:, None]],
     "over_batch": [
         after(direct_effect, torch.sum),
