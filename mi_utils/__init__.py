@@ -11,11 +11,11 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "attention_only", "attribution_patching", "circuit_acdc", "circuit_edges", "circuit_graph", "circuit_scores",
-    "circuits", "claims", "composition", "config", "corpus", "data_files", "feature_rules", "feature_view",
-    "features", "grading", "harvest", "head_effects", "heads", "hooks", "lens", "lens_causal", "lens_training",
-    "lens_view", "models", "patching", "patching_engine", "patching_view", "path_patching", "plots", "prompts",
-    "prompts_ioi", "sae", "sae_causal", "sae_files", "sae_training", "superposition", "superposition_geometry",
-    "superposition_view",
+    "circuit_tasks", "circuits", "claims", "composition", "config", "corpus", "data_files", "feature_rules",
+    "feature_view", "features", "grading", "harvest", "head_effects", "heads", "hooks", "lens", "lens_causal",
+    "lens_training", "lens_view", "models", "patching", "patching_engine", "patching_view", "path_patching", "plots",
+    "prompts", "prompts_ioi", "sae", "sae_causal", "sae_files", "sae_training", "superposition",
+    "superposition_geometry", "superposition_view",
 )  # fmt: skip
 __all__ = ["__version__", *_MODULES]
 
