@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import hooks
+from mi_utils import hooks, norms
 from mi_utils.heads import Head, look_only, rows_at_once
 
 KINDS = ("Q", "K", "V")
@@ -101,8 +101,8 @@ def ov_circuit(
     Up to the scale of the two norms, which is positive and the same along a row. Biases are left out.
     """
     layer, head = _checked(model, layer, head)
-    moved = centred(model, states) @ value_weights(model, layer)[head] @ model.blocks[layer].attn.W_O[head]
-    return centred(model, moved) @ model.W_U[:, ids]
+    moved = norms.centred(model, states) @ value_weights(model, layer)[head] @ model.blocks[layer].attn.W_O[head]
+    return norms.centred(model, moved) @ model.W_U[:, ids]
 
 
 @torch.no_grad()
@@ -119,12 +119,12 @@ def qk_circuit(
     token before the key. Up to the scales of the norms; biases and rotary positions are left out.
     """
     layer, head = _checked(model, *target)
-    read = centred(model, states)
+    read = norms.centred(model, states)
     keys = read
     if through is not None:
         earlier, source = _checked(model, *through)
         moved = read @ value_weights(model, earlier)[source] @ model.blocks[earlier].attn.W_O[source]
-        keys = centred(model, moved)
+        keys = norms.centred(model, moved)
     return read @ model.blocks[layer].attn.W_Q[head] @ (keys @ key_weights(model, layer)[head]).T
 
 
@@ -144,11 +144,11 @@ def copying_scores(
     if len(ids) < 2 or len(ids.unique()) < len(ids) or len(states) != len(ids):
         raise ValueError(f"ids has {len(ids)} tokens and states {len(states)}; they should be as many, different ones")
     own = torch.arange(len(ids), device=states.device)
-    read, unembed = centred(model, states), model.W_U[:, ids]
+    read, unembed = norms.centred(model, states), model.W_U[:, ids]
     scores = []
     for layer in range(model.cfg.n_layers):
         z = torch.einsum("nd,hde->hne", read, value_weights(model, layer))
-        moved = centred(model, torch.einsum("hne,hed->hnd", z, model.blocks[layer].attn.W_O))
+        moved = norms.centred(model, torch.einsum("hne,hed->hnd", z, model.blocks[layer].attn.W_O))
         scores.append(((moved @ unembed).argmax(dim=-1) == own).float().mean(dim=-1))
     return torch.stack(scores).cpu()
 
@@ -183,15 +183,9 @@ def copying_eigenvalues(model: TransformerBridge, layer: int, head: int) -> Floa
     """
     layer, head = _checked(model, layer, head)
     W_O, W_V = model.blocks[layer].attn.W_O[head], value_weights(model, layer)[head]
-    small = centred(model, W_O) @ (model.W_U @ centred(model, model.W_E)) @ W_V
+    small = norms.centred(model, W_O) @ (model.W_U @ norms.centred(model, model.W_E)) @ W_V
     eigenvalues = torch.linalg.eigvals(small.double())
     return (eigenvalues.real.sum() / eigenvalues.abs().sum()).float()
-
-
-def centred(model: TransformerBridge, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-    """``x`` less its mean where the model's norms subtract it (LayerNorm), else ``x`` itself (RMSNorm)."""
-    rms = "RMS" in str(model.cfg.normalization_type).upper()
-    return x if rms else x - x.mean(dim=-1, keepdim=True)
 
 
 def without_in_keys(model: TransformerBridge, sources: Sequence[Head], targets: Sequence[Head]) -> list[hooks.Hook]:
@@ -241,7 +235,7 @@ def _edit_keys(
         scales[layer] = scale
 
     def edit(k: Tensor, hook) -> Tensor:
-        k, out = k.clone(), centred(model, sum(written.values())) / scales[layer]
+        k, out = k.clone(), norms.centred(model, sum(written.values())) / scales[layer]
         k[:, 1:, heads] -= torch.einsum("bpm,hmd->bphd", out[:, 1:], W_K[heads])
         return k
 

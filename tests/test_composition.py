@@ -67,13 +67,13 @@ def test_circuits_are_those_of_whole_matrices(model):
     ids = torch.arange(5, 25)
     states = torch.randn(20, 32, generator=torch.Generator().manual_seed(0))
     inner = states - states.mean(-1, keepdim=True) if model.cfg.normalization_type == "LN" else states
-    assert torch.equal(composition.centred(model, states), inner)
+    assert torch.equal(norms.centred(model, states), inner)
     W_QK, W_OV = whole(model, 1, 2)
     written = inner @ W_OV
-    logits = composition.centred(model, written) @ model.W_U[:, ids]
+    logits = norms.centred(model, written) @ model.W_U[:, ids]
     assert torch.allclose(composition.ov_circuit(model, 1, 2, states, ids), logits, atol=1e-4)
     assert torch.allclose(composition.qk_circuit(model, (1, 2), states), inner @ W_QK @ inner.T, atol=1e-3)
-    moved = composition.centred(model, inner @ whole(model, 0, 3)[1])
+    moved = norms.centred(model, inner @ whole(model, 0, 3)[1])
     assert torch.allclose(
         composition.qk_circuit(model, (1, 2), states, through=(0, 3)), inner @ W_QK @ moved.T, atol=1e-3
     )
@@ -109,8 +109,8 @@ def test_token_states_are_the_stream_after_the_start_token(model):
 @torch.no_grad()
 def test_eigenvalues_are_those_of_the_whole_circuit(model):
     found = composition.copying_eigenvalues(model, 1, 2)
-    embedded = composition.centred(model, model.W_E)
-    circuit = composition.centred(model, embedded @ whole(model, 1, 2)[1]) @ model.W_U
+    embedded = norms.centred(model, model.W_E)
+    circuit = norms.centred(model, embedded @ whole(model, 1, 2)[1]) @ model.W_U
     values = torch.linalg.eigvals(circuit.double())
     assert found.item() == pytest.approx((values.real.sum() / values.abs().sum()).item(), abs=1e-3)
 
@@ -148,7 +148,7 @@ def test_what_was_written_is_taken_out_of_the_keys_and_the_scale_is_held(model, 
     written = sum(cache["z", 0][:, :, head] @ W_O[head] for _, head in sources)
     stream = cache["resid_pre", 1] - written
     scale = cache["blocks.1.ln1.hook_scale"]
-    keys = torch.einsum("bpd,hde->bphe", composition.centred(model, stream) / scale, model.blocks[1].attn.W_K)
+    keys = torch.einsum("bpd,hde->bphe", norms.centred(model, stream) / scale, model.blocks[1].attn.W_K)
     bias = model.blocks[1].attn.b_K
     keys = keys + (bias if bias is not None else 0)
     edited = group(model, 1)
@@ -167,7 +167,7 @@ def test_a_norm_that_centres_is_centred_for():
     model.W_E[:] += 0.3
     cache, W_K = model.run_with_cache(tokens)[1], model.blocks[1].attn.W_K
     written = cache["z", 0][:, :, 1] @ model.blocks[0].attn.W_O[1]
-    inner = composition.centred(model, cache["resid_pre", 1] - written) / cache["blocks.1.ln1.hook_scale"]
+    inner = norms.centred(model, cache["resid_pre", 1] - written) / cache["blocks.1.ln1.hook_scale"]
     keys = torch.einsum("bpd,hde->bphe", inner, W_K) + model.blocks[1].attn.b_K
     found, _ = keys_without(model, tokens, [(0, 1)], [(1, 0), (1, 1)])
     assert torch.allclose(found[:, 1:], keys[:, 1:], atol=1e-5)

@@ -158,7 +158,7 @@ def test_what_was_seen_once_is_no_rule():
 
 
 def test_tokens_that_were_not_looked_at_do_not_count():
-    """Half of all " dog" are massive: silent because nobody looked. Of " blue" a third is silent because the latent is."""
+    """Half of all " dog" are massive: nobody looked. Of " blue" a third is silent because the latent is."""
     tokens = contexts(7, rows=200)
     dogs, blue = tokens == ID[" dog"], tokens == ID[" blue"]
     fires = dogs | (blue & (torch.rand(tokens.shape, generator=rng(1)) > 0.33))
