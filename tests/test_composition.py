@@ -6,7 +6,7 @@ from sentences import assert_one_sentence
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import attention_only, composition, heads, prompts
+from mi_utils import attention_only, composition, heads, norms, prompts
 
 LATER = [(1, 0), (1, 3)]
 
