@@ -188,15 +188,21 @@ def copying_eigenvalues(model: TransformerBridge, layer: int, head: int) -> Floa
     return (eigenvalues.real.sum() / eigenvalues.abs().sum()).float()
 
 
-def without_in_keys(model: TransformerBridge, sources: Sequence[Head], targets: Sequence[Head]) -> list[hooks.Hook]:
+def without_in_keys(
+    model: TransformerBridge, sources: Sequence[Head], targets: Sequence[Head], *, kind: str = "K"
+) -> list[hooks.Hook]:
     """Hooks that take what some heads wrote out of what later heads read for their *keys*, and out of nothing else.
 
     The norm's scale is held as it was, so this is exact: a key is linear in the normalised stream. The start token's
-    key stays. With grouped queries, heads that share a target's keys are edited with it.
+    key stays. With grouped queries, heads that share a target's keys are edited with it. As a control, ``kind`` names
+    another input instead: ``"Q"`` or ``"V"``.
 
     Raises:
-        ValueError: no sources or targets, a layer or head out of range, or a source that is not before every target.
+        ValueError: no sources or targets, a layer or head out of range, a source that is not before every target, or
+            an unknown kind.
     """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; it should be one of {', '.join(KINDS)}")
     for name, heads in (("sources", sources), ("targets", targets)):
         if not heads:
             raise ValueError(f"{name} is empty; it should hold at least one (layer, head)")
@@ -211,7 +217,7 @@ def without_in_keys(model: TransformerBridge, sources: Sequence[Head], targets: 
     scales: dict[int, Tensor] = {}
     fwd_hooks = [_note_written(model, layer, sources, written) for layer in sorted({layer for layer, _ in sources})]
     for layer in sorted({layer for layer, _ in targets}):
-        fwd_hooks += _edit_keys(model, layer, targets, written, scales)
+        fwd_hooks += _edit_input(model, kind, layer, targets, written, scales)
     return fwd_hooks
 
 
@@ -224,19 +230,19 @@ def _note_written(model: TransformerBridge, layer: int, sources: Sequence[Head],
     return hooks.hook_name(model, "z", layer), note
 
 
-def _edit_keys(
-    model: TransformerBridge, layer: int, targets: Sequence[Head], written: dict, scales: dict
+def _edit_input(
+    model: TransformerBridge, kind: str, layer: int, targets: Sequence[Head], written: dict, scales: dict
 ) -> list[hooks.Hook]:
-    W_K = model.blocks[layer].attn.W_K
-    groups = model.cfg.n_heads // W_K.shape[0]
+    weights = getattr(model.blocks[layer].attn, f"W_{kind}")
+    groups = model.cfg.n_heads // weights.shape[0]
     heads = sorted({head // groups for at, head in targets if at == layer})
 
     def note(scale: Tensor, hook) -> None:
         scales[layer] = scale
 
-    def edit(k: Tensor, hook) -> Tensor:
-        k, out = k.clone(), norms.centred(model, sum(written.values())) / scales[layer]
-        k[:, 1:, heads] -= torch.einsum("bpm,hmd->bphd", out[:, 1:], W_K[heads])
-        return k
+    def edit(read: Tensor, hook) -> Tensor:
+        read, out = read.clone(), norms.centred(model, sum(written.values())) / scales[layer]
+        read[:, 1:, heads] -= torch.einsum("bpm,hmd->bphd", out[:, 1:], weights[heads])
+        return read
 
-    return [(f"blocks.{layer}.ln1.hook_scale", note), (hooks.hook_name(model, "k", layer), edit)]
+    return [(f"blocks.{layer}.ln1.hook_scale", note), (hooks.hook_name(model, kind.lower(), layer), edit)]

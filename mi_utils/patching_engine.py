@@ -44,7 +44,7 @@ class Run:
 
     model: str
     tokens: Int[Tensor, "batch pos"]
-    logits: Float[Tensor, "batch vocab"]  # at the last position
+    logits: Float[Tensor, "batch vocab"]  # at the last position, float32 whatever the model's dtype
     activations: dict[tuple[str, int], Tensor] = field(repr=False)
     inputs: tuple[Tensor, ...] = field(repr=False)  # of each block: resid_pre before any hook
     keys_values: tuple[tuple[Tensor, Tensor], ...] = field(repr=False)  # [batch head pos d_head]; none: no cache
@@ -97,7 +97,7 @@ def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], sites: It
     with attached(model, [*hooks, _keeper(model, "resid_post", last, kept)]), _watched(model, inputs, arguments):
         cache = run_body(model, tokens)
     keys_values = tuple((layer.keys, layer.values) for layer in cache.layers) if cache is not None else ()
-    logits = unembed(model, kept["resid_post", last][:, -1])
+    logits = unembed(model, kept["resid_post", last][:, -1]).float()
     if "resid_post" not in names:
         del kept["resid_post", last]
     return Run(model.cfg.model_name, tokens, logits, kept, tuple(inputs), keys_values, tuple(arguments))
@@ -327,4 +327,4 @@ def _broadcast(patch: Patch, shape: list[int]) -> Tensor:
 
 def _measured(model: TransformerBridge, stream: Tensor, batch: int, metric: Metric) -> Float[Tensor, "row batch"]:
     rows = stream.unflatten(0, (-1, batch))
-    return torch.cat([metric(unembed(model, part)) for part in rows.split(max(1, MOST_LOGITS // batch))])
+    return torch.cat([metric(unembed(model, part).float()) for part in rows.split(max(1, MOST_LOGITS // batch))])

@@ -159,6 +159,24 @@ def test_what_was_written_is_taken_out_of_the_keys_and_the_scale_is_held(model, 
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", ["Q", "V"])
+def test_as_a_control_another_input_is_edited_and_not_the_keys(model, tokens, kind):
+    cache, seen = model.run_with_cache(tokens)[1], {}
+    names = [f"blocks.1.attn.hook_{one}" for one in "qkv"]
+    looks = [(name, heads.look_only(lambda x, name=name: seen.update({name[-1]: x}))) for name in names]
+    edits = composition.without_in_keys(model, [(0, 1)], [(1, 2)], kind=kind)
+    model.run_with_hooks(tokens, fwd_hooks=[*edits, *looks])
+    attention, head = model.blocks[1].attn, 2 if kind == "Q" else group(model, 2)
+    stream = cache["resid_pre", 1] - cache["z", 0][:, :, 1] @ model.blocks[0].attn.W_O[1]
+    weights, bias = getattr(attention, f"W_{kind}")[head], getattr(attention, f"b_{kind}")
+    wanted = norms.centred(model, stream) / cache["blocks.1.ln1.hook_scale"] @ weights
+    wanted = wanted + (bias[head] if bias is not None else 0)
+    assert torch.allclose(seen[kind.lower()][:, 1:, head], wanted[:, 1:], atol=1e-4)
+    for other in {"q", "k", "v"} - {kind.lower()}:
+        assert torch.allclose(seen[other], cache[other, 1], atol=1e-5), other
+
+
+@torch.no_grad()
 def test_a_norm_that_centres_is_centred_for():
     """In folded models the weights that read are centred already; in this one nothing is."""
     size = dict(n_layers=2, n_heads=2, d_model=16, d_head=8, d_vocab=32, n_ctx=12, attn_only=True, act_fn="gelu")
@@ -200,6 +218,12 @@ def test_only_the_keys_change(model, tokens):
 def test_bad_wires(sources, targets, word, model):
     with pytest.raises(ValueError, match=word) as error:
         composition.without_in_keys(model, sources, targets)
+    assert_one_sentence(error.value)
+
+
+def test_an_input_that_heads_do_not_have(model):
+    with pytest.raises(ValueError, match="kind is 'O'; it should be one of") as error:
+        composition.without_in_keys(model, [(0, 0)], [(1, 0)], kind="O")
     assert_one_sentence(error.value)
 
 

@@ -173,7 +173,7 @@ K_COMPOSITION = Exercise(
         "shape": "Return one number: a scalar.",
         "matrix": "That is the product itself. Return one number: its Frobenius norm, divided by those of the two matrices.",
         "no_transpose": "The transpose is missing. `W_QK @ W_OV` is right where vectors are columns, and W_OV is applied from the left. With rows, the key `x @ W_OV` stands transposed in the scores, which gives `W_QK @ W_OV.T`.",
-        "q_composition": "That meets the query's side of W_QK: its rows belong to the query, its columns to the key. It is Q-composition, or near to it. For K-composition what the earlier head writes has to come in as the key.",
+        "q_composition": "That meets the query's side of W_QK: its rows belong to the query, its columns to the key. That is Q-composition (or a formula for column vectors). For K-composition what the earlier head writes has to come in as the key.",
         "elementwise": "`*` multiplies entry by entry. The composition is a matrix product: `@`.",
         "added": "The two matrices are added there. One head reads what the other wrote, which is a product.",
         "not_normalised": "The division is missing, so that heads with large weights always win. Divide by the Frobenius norms of both matrices.",

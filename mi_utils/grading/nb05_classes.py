@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mi_utils.grading.answers import kind
-from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.core import Exercise, Mistake, Stopped
 
 Classes = dict[str, list[int]]
 
@@ -69,7 +69,14 @@ def _bare(classes: Classes) -> Classes:
 def _classes(answer: Callable, scores: Mapping[str, Tensor], null: Mapping[str, Tensor], threshold: float) -> Classes:
     """What the function returns for copies, with each list in order."""
     copies = [{name: one.clone() for name, one in given.items()} for given in (scores, null)]
-    got = answer(*copies, threshold)
+    try:
+        got = answer(*copies, threshold)
+    except Stopped as stopped:
+        if isinstance(stopped.__cause__, KeyError) and "entropy" in str(stopped.__cause__):
+            raise Mistake(
+                "entropy_kept", "It stopped where it asked `null` for entropy: go through its names."
+            ) from None
+        raise
     for given, copy in zip((scores, null), copies, strict=True):
         if given.keys() != copy.keys() or not all(torch.equal(given[name], copy[name]) for name in given):
             raise Mistake("in_place")

@@ -103,7 +103,7 @@ def _wrong_attributions(z: Tensor, w_o: Tensor, scale: Tensor, direction: Tensor
 
 HEAD_ATTRIBUTION = Exercise(
     id="06.head_attribution",
-    title="What each head writes towards IO",
+    title="What each head writes to the difference",
     minutes=10,
     difficulty=3,
     hints=(

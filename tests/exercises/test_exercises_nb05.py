@@ -933,6 +933,7 @@ CLASSES_WRONG = {
     "missing_class": [lambda s, n, t: without_empty(classify(s, n, t))],
     "entropy_kept": [
         entropy_as_class,
+        lambda s, n, t: {name: indices(s[name] - n[name] > t) for name in s},  # stops: entropy has no null
         lambda s, n, t: classify(s, n, t) | {"entropy": []},
         lambda s, n, t: {name: indices(s[name] - n.get(name, s[name].mean()) > t) for name in s},
     ],
@@ -986,7 +987,6 @@ CLASSES_WRONG = {
     ],
     STOPPED: [
         lambda s: s,
-        lambda s, n, t: {name: indices(s[name] - n[name] > t) for name in s},
         lambda s, n, t: s - n > t,
     ],
 }
