@@ -117,10 +117,7 @@ def test_the_roles_of_the_notebook_are_those_of_the_exercise():
     exec(NOTEBOOK.cells[exercise.solution].source, scope)
     mine: dict = {"describe": lambda head: table[head]}
     exec(source("roles-all"), mine)
-    names = {"negative name mover": "negative mover", "none": "no name"}
-    assert {label: names.get(role, role) for label, role in scope["roles"].items()} == {
-        label: mine["role_of"](label) for label in table
-    }
+    assert scope["roles"] == {label: mine["role_of"](label) for label in table}
 
 
 def test_search_reference_and_test_have_prompts_of_their_own():
