@@ -15,8 +15,9 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import hooks, norms, patching, plots_style
+from mi_utils.heads import Head
+from mi_utils.heads import all_heads as list_heads
 
-Head = tuple[int, int]  # layer, head
 Score = Callable[[frozenset[Head]], float]  # a metric of the model in which only these heads are kept
 
 
@@ -27,7 +28,7 @@ def label(head: Head) -> str:
 
 def all_heads(model: TransformerBridge) -> frozenset[Head]:
     """Every head of the model."""
-    return frozenset((layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads))
+    return frozenset(list_heads(model))
 
 
 def checked(model: TransformerBridge, heads: Collection[Head], name: str = "heads") -> frozenset[Head]:
