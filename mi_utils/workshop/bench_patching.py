@@ -56,6 +56,33 @@ patching.run_patched(model, runs[1], patches, metric)
 print(peak() - before)"""
 
 
+# Finding circuits, on IOI prompts and their ABC partners; ``work`` is timed once, in float32.
+_CIRCUIT = """
+import time, torch
+from mi_utils import circuit_acdc, circuit_edges, circuit_graph, models, patching, path_patching, prompts_ioi
+torch.set_grad_enabled(False)
+model = models.load_model(models.DEFAULT, device="cpu")
+data = prompts_ioi.generate(model, {prompts})
+other, metric = data.corrupted("abc"), patching.logit_difference(data.io, data.s)
+{before}
+start = time.perf_counter()
+"""
+_PATHS = """
+base = patching.record(model, data.tokens, path_patching.PATH_SITES)
+source = patching.record(model, other, ("z",))"""
+_BEST = """
+graph = circuit_graph.graph(model)
+best = graph.top(circuit_edges.eap(model, data.tokens, other, metric), 50)"""
+_WORK = {
+    "path patching, 270 senders to the queries of a head of layer 23, 32 prompts": (
+        32, _PATHS, 'path_patching.path_patch(model, base, source, metric, target="q", receivers=[(23, 0)])'),
+    "EAP, all edges, 8 pairs": (8, "", "circuit_edges.eap(model, data.tokens, other, metric)"),
+    "EAP-IG, all edges, 5 steps, 8 pairs": (8, "", "circuit_edges.eap_ig(model, data.tokens, other, metric, steps=5)"),
+    "ACDC on the 50 best edges, 4 pairs": (
+        4, _BEST, 'circuit_acdc.acdc(model, data.tokens, other, 0.01, candidates=best, rest="kept")'),
+}  # fmt: skip
+
+
 def _cases() -> tuple[Case, ...]:
     cases = []
     full, one = (_PATCH.format(dtype="float32", clean=_CLEAN, corrupted=text) for text in (_OTHER_NAMES, _ONE_NAME))
@@ -73,6 +100,8 @@ def _cases() -> tuple[Case, ...]:
             Case(f"{what}: share that arithmetic takes", full + _SHARE.format(site=site), "%", 3),
         ]
     cases.append(Case("memory that 270 sites take beyond 60", full + _MEMORY, "MiB", 1))
+    for what, (count, before, work) in _WORK.items():
+        cases.append(Case(what, _CIRCUIT.format(prompts=count, before=before) + work + SECONDS, runs=3))
     return tuple(cases)
 
 
