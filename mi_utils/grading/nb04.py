@@ -9,10 +9,10 @@ from mi_utils.grading.nb04_patches import PATCH_POSITION, RECOVERY
 EXERCISES = (
     PATCH_POSITION,
     RECOVERY,
+    MEND_THE_METRIC,
     AND_OR,
+    GAUSSIAN,
     ATTRIBUTE,
     INTEGRATED,
-    GAUSSIAN,
-    MEND_THE_METRIC,
     DIRECT_EFFECT,
 )

@@ -123,7 +123,9 @@ def _setup(cells: list[NotebookNode]) -> ast.Module:
 def _is_harmless(node: ast.stmt) -> bool:
     if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
         return True
+    if not isinstance(node, ast.Assign) or any(isinstance(one, ast.Subscript | ast.Attribute) for one in node.targets):
+        return False  # an item of something that was computed
     try:
-        return isinstance(node, ast.Assign) and ast.literal_eval(node.value) is not ...
+        return ast.literal_eval(node.value) is not ...
     except ValueError:
         return False
