@@ -15,10 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.hooks import Hook, attached, hook_name
+from mi_utils.hooks import attached, hook_name, keeper
 from mi_utils.lens import unembed
-from mi_utils.patching import HEAD_AXIS, POSITION_AXIS, Axis, Metric, Run, can_change
-from mi_utils.patching_engine import run_body
+from mi_utils.patching import Axis, Metric, Run, can_change
+from mi_utils.patching_engine import axis_of, run_body
 
 PROMPTS_AT_ONCE = 16  # in a backward pass, which keeps every activation
 
@@ -64,7 +64,7 @@ def attribution(
 def _estimates(
     base: Run, source: Run, site: str, by: Axis, slopes: Mapping[tuple[str, int], Tensor]
 ) -> Float[Tensor, "layer part batch"]:
-    axis = (HEAD_AXIS if by == "head" else POSITION_AXIS).get(site, 1)
+    axis = axis_of(site, by)
     layers = sorted(layer for name, layer in slopes if name == site)
     changes = [(source[site, layer] - base[site, layer]) * slopes[site, layer] for layer in layers]
     return torch.stack([change.movedim(axis, 0).flatten(2).sum(-1) for change in changes])
@@ -87,7 +87,8 @@ def gradients(
     for rows in torch.arange(len(tokens)).split(PROMPTS_AT_ONCE):
         seen: dict[tuple[str, int], Tensor] = {}
         hooks = [(hook_name(model, "resid_pre", 0), _begin(None if embedding is None else embedding[rows]))]
-        hooks += [_seer(model, *place, seen) for place in dict.fromkeys([*places, ("resid_post", last)])]
+        kept = dict.fromkeys([*places, ("resid_post", last)])
+        hooks += [keeper(hook_name(model, *place), place, seen) for place in kept]
         with torch.enable_grad(), attached(model, hooks):
             run_body(model, tokens[rows])
             logits = unembed(model, seen["resid_post", last][:, -1])
@@ -103,14 +104,6 @@ def _begin(embedding: Tensor | None) -> Callable:
         return (value if embedding is None else embedding).detach().clone().requires_grad_()
 
     return begin
-
-
-def _seer(model: TransformerBridge, site: str, layer: int, seen: dict[tuple[str, int], Tensor]) -> Hook:
-    def see(value: Tensor, hook: Any) -> Tensor:
-        seen[site, layer] = value
-        return value  # a head site is seen in another shape: this one has to be what the model goes on with
-
-    return hook_name(model, site, layer), see
 
 
 def _of_rows(metric: Metric, logits: Tensor, rows: Tensor, batch: int) -> Tensor:

@@ -16,9 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
+from mi_utils import norms
 from mi_utils.circuit_graph import graph
-from mi_utils.hooks import Hook, attached, hook_name
-from mi_utils.patching_engine import Metric
+from mi_utils.hooks import Hook, attached, hook_name, keeper
+from mi_utils.lens import unembed
+from mi_utils.patching_engine import Metric, run_body
 
 Found = dict[tuple[str, int], Tensor]  # activations by site and layer
 WRITTEN = ("resid_pre", "z", "mlp_out", "resid_post")  # what ``node_outputs`` and ``check_sum`` need
@@ -111,9 +113,11 @@ def watch(
     layer + 1 are those at the last position. Other hooks come before those that keep.
     """
     found: Found = {}
-    keep = [_keep(model, site, layer, found) for site, layer in _places(model, sites)]
-    with attached(model, [*hooks, *keep]):
-        found["logits", model.cfg.n_layers] = model(tokens, return_type="logits")[:, -1]
+    end = "resid_post", model.cfg.n_layers - 1
+    places = dict.fromkeys([*_places(model, sites), end])
+    with attached(model, [*hooks, *(keeper(_hook_name(model, *place), place, found) for place in places)]):
+        run_body(model, tokens)
+    found["logits", model.cfg.n_layers] = unembed(model, found[end][:, -1])
     return found
 
 
@@ -125,12 +129,8 @@ def _places(model: TransformerBridge, sites: Iterable[str]) -> Iterator[tuple[st
     return ((site, layer) for site in sites if site not in missing for layer in range(model.cfg.n_layers))
 
 
-def _keep(model: TransformerBridge, site: str, layer: int, found: Found) -> Hook:
-    def keep(value: Tensor, hook) -> Tensor:
-        found[site, layer] = value
-        return value  # returned, so that what is kept is what the next step reads: else it would have no gradient
-
-    return f"blocks.{layer}.mlp.hook_in" if site == "mlp_in" else hook_name(model, site, layer), keep
+def _hook_name(model: TransformerBridge, site: str, layer: int) -> str:
+    return f"blocks.{layer}.mlp.hook_in" if site == "mlp_in" else hook_name(model, site, layer)
 
 
 def _scores(
@@ -187,14 +187,9 @@ def _input_gradients(
         yield slice(column, column := column + len(heads)), _through(block.ln1, found["resid_pre", layer], heads)
         if edges.has_mlps:
             stream = found["resid_pre" if edges.parallel else "resid_mid", layer]
-            into_mlp = _through(norm_of_mlp(block), stream, gradients["mlp_in", layer][None])
+            into_mlp = _through(norms.before_mlp(block), stream, gradients["mlp_in", layer][None])
             yield slice(column, column := column + 1), into_mlp
     yield slice(column, column + 1), gradients["resid_post", last][None]
-
-
-def norm_of_mlp(block: nn.Module) -> nn.Module:
-    """The norm that an MLP reads through: its own, or the one it shares with attention (GPT-J)."""
-    return getattr(block, "ln2", block.ln1)
 
 
 def _through(

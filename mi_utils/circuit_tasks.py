@@ -78,7 +78,7 @@ def docstrings(
     """
     if count < 1:
         raise ValueError(f"count is {count}; it should be at least 1")
-    words = [word for word in ARGUMENTS if len(model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]) == 1]
+    words = [word for word in ARGUMENTS if prompts.is_single(model, f" {word}")]
     if len(words) < 3:
         raise ValueError(f"{model.cfg.model_name} has {len(words)} arguments that are one token; 3 are needed")
     generator, texts, arguments = torch.Generator().manual_seed(seed), [], []

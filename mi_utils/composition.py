@@ -38,8 +38,7 @@ def composition_scores(
     Raises:
         ValueError: an unknown kind, no heads, or a layer or head out of range.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; it should be one of {', '.join(KINDS)}")
+    _check_kind(kind)
     if not later:
         raise ValueError("later is empty; it should hold at least one (layer, head)")
     scores = torch.full((len(later), model.cfg.n_layers, model.cfg.n_heads), torch.nan)
@@ -51,6 +50,11 @@ def composition_scores(
             product = triangle @ W_O @ reads @ keep.mT
             scores[i, earlier] = (product.norm(dim=(-2, -1)) / (size * norm)).cpu()
     return scores
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; it should be one of {', '.join(KINDS)}")
 
 
 def _checked(model: TransformerBridge, layer: int, head: int) -> tuple[int, int]:
@@ -101,8 +105,14 @@ def ov_circuit(
     Up to the scale of the two norms, which is positive and the same along a row. Biases are left out.
     """
     layer, head = _checked(model, layer, head)
-    moved = norms.centred(model, states) @ value_weights(model, layer)[head] @ model.blocks[layer].attn.W_O[head]
-    return norms.centred(model, moved) @ model.W_U[:, ids]
+    return _moved(model, layer, head, norms.centred(model, states)) @ model.W_U[:, ids]
+
+
+def _moved(
+    model: TransformerBridge, layer: int, head: int, read: Float[Tensor, "n d_model"]
+) -> Float[Tensor, "n d_model"]:
+    """What a head writes when it attends to each of the centred states, as the next norm sees it."""
+    return norms.centred(model, read @ value_weights(model, layer)[head] @ model.blocks[layer].attn.W_O[head])
 
 
 @torch.no_grad()
@@ -122,9 +132,7 @@ def qk_circuit(
     read = norms.centred(model, states)
     keys = read
     if through is not None:
-        earlier, source = _checked(model, *through)
-        moved = read @ value_weights(model, earlier)[source] @ model.blocks[earlier].attn.W_O[source]
-        keys = norms.centred(model, moved)
+        keys = _moved(model, *_checked(model, *through), read)
     return read @ model.blocks[layer].attn.W_Q[head] @ (keys @ key_weights(model, layer)[head]).T
 
 
@@ -201,8 +209,7 @@ def without_in_keys(
         ValueError: no sources or targets, a layer or head out of range, a source that is not before every target, or
             an unknown kind.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; it should be one of {', '.join(KINDS)}")
+    _check_kind(kind)
     for name, heads in (("sources", sources), ("targets", targets)):
         if not heads:
             raise ValueError(f"{name} is empty; it should hold at least one (layer, head)")

@@ -8,7 +8,7 @@ import difflib
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 from jaxtyping import Float
 from torch import Tensor
@@ -99,6 +99,20 @@ def zero_head(model: TransformerBridge, layer: SupportsIndex, head: SupportsInde
         return z
 
     return hook_name(model, "z", layer), zero
+
+
+def keeper(name: str, key: Any, kept: dict[Any, Tensor]) -> Hook:
+    """A forward hook that keeps what passes at a hook point, under ``key``, still joined to its gradient.
+
+    The value is handed back: a head's activation is seen in another shape than the model has it, and only what the
+    model goes on with has a gradient.
+    """
+
+    def keep(value: Tensor, hook: Any) -> Tensor:
+        kept[key] = value
+        return value
+
+    return name, keep
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import lens, plots, prompts
-from mi_utils.plots_style import INK, MONO, SANS, SEQUENTIAL, colour_at, ink_on, shorten, token_labels
+from mi_utils.plots_style import INK, MONO, SANS, SEQUENTIAL, card, colour_at, ink_on, sentence, shorten, token_labels
 
 Value = Literal["probability", "entropy", "kl"]
 MEANING: dict[str, str] = {
@@ -100,9 +100,9 @@ class LensBrowser(widgets.VBox):
 
     def _show(self, _change: Any = None) -> None:
         try:
-            self.page.value = _card(self._body())
+            self.page.value = card(self._body())
         except ValueError as error:
-            self.page.value = _card(_sentence(" ".join(str(error).split())))
+            self.page.value = card(sentence(" ".join(str(error).split())))
 
     def _body(self) -> str:
         tokens, (low, high) = prompts.encode(self._model, self.prompt.value)[0], self.layers.value
@@ -111,7 +111,7 @@ class LensBrowser(widgets.VBox):
         reading = lens.read(self._model, tokens[: shown.stop], chosen, layers=layers, positions=shown)
         parts = [_table(_shown(self._model, reading, self.colour.value)), _next_tokens(self._model, reading)]
         if len(tokens) > shown.stop:
-            parts.append(_sentence(f"Of the {len(tokens) - 1} tokens, only the first {LONGEST} are read and shown."))
+            parts.append(sentence(f"Of the {len(tokens) - 1} tokens, only the first {LONGEST} are read and shown."))
         return "".join(parts)
 
 
@@ -181,13 +181,3 @@ def _next_tokens(model: TransformerBridge, reading: lens.Reading) -> str:
     style, pairs = f"font:12px {MONO};white-space:pre;margin-right:16px", zip(labels, shares, strict=True)
     items = "".join(f'<span style="{style}"><b>{html.escape(label)}</b> {share}</span> ' for label, share in pairs)
     return f'<div style="margin:8px 0 4px">The model\'s next token:&ensp;{items}</div>'
-
-
-def _sentence(text: str) -> str:
-    return f'<div style="margin:4px 0">{html.escape(text)}</div>'
-
-
-def _card(body: str) -> str:
-    """Opaque and white, so that it reads in light and dark themes alike."""
-    style = f"background:#ffffff;color:{INK};border:1px solid #cccccc;border-radius:4px;padding:10px 12px"
-    return f'<div style="{style};font:13px/1.4 {SANS};overflow-x:auto">{body}</div>'

@@ -9,7 +9,6 @@ a sweep is computed.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,17 +21,18 @@ from mi_utils.patching_engine import (
     HEAD_SITES,
     POSITION_AXIS,
     STREAM_SITES,
+    Axis,
     Metric,
     Patch,
     Run,
+    axis_of,
     record,
     run_patched,
 )
 
-Axis = Literal["position", "head"]
-__all__ = ["HEAD_SITES", "STREAM_SITES", "Axis", "Metric", "Patch", "Run", "can_change", "encode_pairs",
-           "first_difference", "log_probability", "logit", "logit_difference", "probability", "record", "recovery",
-           "run_patched", "sweep"]  # fmt: skip
+__all__ = ["HEAD_AXIS", "HEAD_SITES", "POSITION_AXIS", "STREAM_SITES", "Axis", "Metric", "Patch", "Run", "can_change",
+           "encode_pairs", "first_difference", "log_probability", "logit", "logit_difference", "probability", "record",
+           "recovery", "run_patched", "sweep"]  # fmt: skip
 
 
 def encode_pairs(
@@ -165,7 +165,7 @@ def can_change(base: Run, source: Run, site: str, *, by: Axis = "position") -> B
         raise ValueError(f"base and source have prompts x positions {shapes}; they should be pairs of equal length")
     if base.model != source.model:
         raise ValueError(f"base was recorded with {base.model!r} and source with {source.model!r}; they should be one")
-    axis = (HEAD_AXIS if by == "head" else POSITION_AXIS).get(site, 1)
+    axis = axis_of(site, by)
     rows = []
     for layer in sorted(layer for kept, layer in base.activations if kept == site) or [0]:
         differs = base[site, layer] != source[site, layer]

@@ -14,25 +14,31 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.hooks import Hook, attached, check_head, check_layer, hook_name
+from mi_utils.hooks import Hook, attached, check_head, check_layer, hook_name, keeper
 from mi_utils.lens import unembed
 
 Metric = Callable[[Float[Tensor, "*rows batch vocab"]], Float[Tensor, "*rows batch"]]
 
 STREAM_SITES = ("resid_pre", "attn_out", "resid_mid", "mlp_pre", "mlp_post", "mlp_out", "resid_post")
 HEAD_SITES = ("q", "k", "v", "z", "pattern", "scores", "result")
+Axis = Literal["position", "head"]
 # Axes of an activation that begins with the prompts: everything is (prompt, position, head, ...) but attention.
 POSITION_AXIS = {"pattern": 2, "scores": 2}
 HEAD_AXIS = {"pattern": 1, "scores": 1} | dict.fromkeys(("q", "k", "v", "z", "result"), 2)
 MOST_TOKENS = 2048  # through a layer at once: more is hardly faster, and costs memory
 MOST_LOGITS = 128  # rows of logits at once
+
+
+def axis_of(site: str, part: Axis) -> int:
+    """Which axis of a site's activation runs over its positions, or over its heads."""
+    return (HEAD_AXIS if part == "head" else POSITION_AXIS).get(site, 1)
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,9 @@ def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], sites: It
     arguments: list[dict[str, Any]] = []
     last = model.cfg.n_layers - 1
     names = dict.fromkeys(("resid_pre", *sites))
-    hooks = [_keeper(model, site, layer, kept) for site in names for layer in range(last + 1)]
-    with attached(model, [*hooks, _keeper(model, "resid_post", last, kept)]), _watched(model, inputs, arguments):
+    places = dict.fromkeys([*((site, layer) for site in names for layer in range(last + 1)), ("resid_post", last)])
+    hooks = [keeper(_hook_name(model, *place), place, kept) for place in places]
+    with attached(model, hooks), _watched(model, inputs, arguments):
         cache = run_body(model, tokens)
     keys_values = tuple((layer.keys, layer.values) for layer in cache.layers) if cache is not None else ()
     logits = unembed(model, kept["resid_post", last][:, -1]).float()
@@ -110,13 +117,6 @@ def run_body(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Any:
         return inner.base_model(tokens, use_cache=True).past_key_values
     model(tokens)  # a model of TransformerLens' own
     return None
-
-
-def _keeper(model: TransformerBridge, site: str, layer: int, kept: dict[tuple[str, int], Tensor]) -> Hook:
-    def keep(value: Tensor, hook: Any) -> None:
-        kept[site, layer] = value.detach()
-
-    return _hook_name(model, site, layer), keep
 
 
 def _hook_name(model: TransformerBridge, site: str, layer: int) -> str:
@@ -303,7 +303,7 @@ def _hooks(model: TransformerBridge, base: Run, rows: list[_Row], chunk: list[_R
 
 def _put(value: Tensor, patch: Patch, start: int, length: int) -> None:
     """Write the patch into ``value``, an activation of its prompts that begins at position ``start``."""
-    axis = POSITION_AXIS.get(patch.site, 1)
+    axis = axis_of(patch.site, "position")
     shape = list(value.shape)
     shape[axis] = length
     new = _broadcast(patch, shape).narrow(axis, start, length - start)
@@ -311,7 +311,7 @@ def _put(value: Tensor, patch: Patch, start: int, length: int) -> None:
     if patch.position is not None:
         where[axis] = patch.position - start
     if patch.head is not None:
-        where[HEAD_AXIS[patch.site]] = patch.head
+        where[axis_of(patch.site, "head")] = patch.head
     value[tuple(where)] = new[tuple(where)].to(value.dtype)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import patching, plots, prompts
-from mi_utils.plots_style import DIVERGING, INK, MONO, SANS, colour_at, ink_on, shorten, token_labels
+from mi_utils.plots_style import DIVERGING, INK, MONO, SANS, card, colour_at, ink_on, sentence, shorten, token_labels
 
 # The sites that the browser offers, with the axis of their map.
 SITES: dict[str, tuple[str, str]] = {
@@ -231,21 +231,21 @@ class PatchingBrowser(widgets.VBox):
         state = tuple(part.value for part in self._choices)
         try:
             if state not in self._maps:
-                self.page.value = _card(_sentence("Patching, one site at a time..."))
+                self.page.value = card(sentence("Patching, one site at a time..."))
                 clean, corrupted, answer, wrong, site, metric, direction = state
                 self._maps[state] = patching_map(
                     self._model, clean, corrupted, answer, wrong, site=site, metric=metric, direction=direction
                 )
-            self.page.value = _card(self._body(self._maps[state]))
+            self.page.value = card(self._body(self._maps[state]))
         except ValueError as error:
-            self.page.value = _card(_sentence(" ".join(str(error).split())))
+            self.page.value = card(sentence(" ".join(str(error).split())))
 
     def _body(self, found: PatchingMap) -> str:
         edited, other = ("corrupted", "clean") if self.direction.value == "denoising" else ("clean", "corrupted")
         answers = f"{self.answer.value!r} against {self.wrong.value!r}"
         of = answers if self.metric.value == "logit difference" else f"of {self.answer.value!r}"
         said = f"{self.metric.value}, {of}: {_number(found.edited)} in the {edited} run, {_number(found.other)} in the"
-        lead = _sentence(f"{said} {other} run. One patch a cell, from the {other} into the {edited} run.")
+        lead = sentence(f"{said} {other} run. One patch a cell, from the {other} into the {edited} run.")
         share = f"share of the way from the {edited} run to the {other} run"
         tables = _map_table(found, share) + _top_table(found, self.metric.value)
         return f'{lead}<div style="display:flex;flex-wrap:wrap;gap:8px 32px;align-items:flex-start">{tables}</div>'
@@ -316,13 +316,3 @@ def _table(caption: str, rows: Sequence[str]) -> str:
         f'<caption style="text-align:left;font:12px {SANS};padding-bottom:6px">{html.escape(caption)}</caption>'
         f"{''.join(rows)}</table>"
     )
-
-
-def _sentence(text: str) -> str:
-    return f'<div style="margin:4px 0">{html.escape(text)}</div>'
-
-
-def _card(body: str) -> str:
-    """Opaque and white, so that it reads in light and dark themes alike."""
-    style = f"background:#ffffff;color:{INK};border:1px solid #cccccc;border-radius:4px;padding:10px 12px"
-    return f'<div style="{style};font:13px/1.4 {SANS};overflow-x:auto">{body}</div>'

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import hooks, lens, patching
+from mi_utils import hooks, lens, norms, patching
 from mi_utils.circuits import Head, checked
 
 Target = Literal["q", "k", "v", "logits"]
@@ -126,7 +126,7 @@ def _all_streams(model, base, source, at, mlps: MLPs) -> Iterator[tuple[int, Ten
 def _mlp(model: TransformerBridge, layer: int, streams: Float[Tensor, "*any d_model"]) -> Tensor:
     """What the MLP of a layer answers to streams, with its norm."""
     block = model.blocks[layer]
-    norm = block.ln2 if hasattr(block, "ln2") else block.ln1
+    norm = norms.before_mlp(block)
     flat = streams.flatten(0, -2)
     parts = [block.mlp(norm(part[None]))[0] for part in flat.split(_ROWS)]
     return torch.cat(parts).view_as(streams) if parts else torch.zeros_like(streams)

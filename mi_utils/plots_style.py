@@ -210,3 +210,14 @@ def colour_bar(title: str | None) -> dict[str, Any]:
     """A thin colour bar at the right of the drawing, its title running along it."""
     heading = dict(text=escape(title or ""), side="right")
     return dict(title=heading, thickness=14, outlinewidth=0.5, ticks="outside", x=1.01)
+
+
+def sentence(text: str) -> str:
+    """A line of text for an HTML page, escaped."""
+    return f'<div style="margin:4px 0">{html.escape(text)}</div>'
+
+
+def card(body: str) -> str:
+    """A frame for an HTML page: opaque and white, so that it reads in light and dark themes alike."""
+    style = f"background:#ffffff;color:{INK};border:1px solid #cccccc;border-radius:4px;padding:10px 12px"
+    return f'<div style="{style};font:13px/1.4 {SANS};overflow-x:auto">{body}</div>'

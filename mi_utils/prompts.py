@@ -75,6 +75,11 @@ def single_token(model: TransformerBridge, text: str) -> int:
     return ids[0]
 
 
+def is_single(model: TransformerBridge, text: str) -> bool:
+    """Whether a text is exactly one token; mind the leading space (``" Paris"``)."""
+    return len(model.tokenizer(text, add_special_tokens=False)["input_ids"]) == 1
+
+
 def token_strings(model: TransformerBridge, tokens: Int[Tensor, "*pos"] | Sequence[int] | int) -> list[str]:
     """The text of each token, spaces included. Accepts one row of ids (or a batch of one).
 

@@ -202,14 +202,10 @@ def _batch(model: TransformerBridge, rows: list[tuple[int, bool, str, str, str]]
                       torch.tensor(io_first, device=device).long(), ids(pool))  # fmt: skip
 
 
-def _is_single(model: TransformerBridge, word: str) -> bool:
-    return len(model.tokenizer(word, add_special_tokens=False)["input_ids"]) == 1
-
-
 def _names(model: TransformerBridge, names: Sequence[str] | None) -> list[str]:
     """Names with the space before them, each a single token."""
     if names is None:
-        pool = [f" {name}" for name in NAMES if _is_single(model, f" {name}")]
+        pool = [f" {name}" for name in NAMES if prompts.is_single(model, f" {name}")]
     else:
         pool = [f" {name}" for name in names]
         for name in pool:
@@ -224,7 +220,7 @@ def _names(model: TransformerBridge, names: Sequence[str] | None) -> list[str]:
 
 
 def _single(model: TransformerBridge, words: Sequence[str], what: str) -> list[str]:
-    found = [f" {word}" for word in words if _is_single(model, f" {word}")]
+    found = [f" {word}" for word in words if prompts.is_single(model, f" {word}")]
     if not found:
         raise ValueError(f"{what}: none of {', '.join(words)} is one token in {model.cfg.model_name}")
     return found
