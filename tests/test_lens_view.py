@@ -4,11 +4,11 @@ import json
 import math
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
+from html_tables import Tables
 from ipywidgets import Output
 from sentences import assert_one_sentence
 from tiny_models import PROMPTS
@@ -61,33 +61,12 @@ def top_labels(model, reading):
     return [plots.token_labels(prompts.token_strings(model, row)) for row in reading.log_probs.argmax(-1)]
 
 
-class Page(HTMLParser):
-    """The table of a page, row by row from the top, all its elements, and its text."""
+class Page(Tables):
+    """The table of a page, row by row from the top."""
 
-    def __init__(self, browser):
-        super().__init__()
-        self.rows, self.elements, self.text = [], set(), ""
-        self._inside = None
-        self.feed(browser.page.value)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.add(tag)
-        attrs = dict(attrs)
-        assert not [name for name in attrs if name.startswith("on")], attrs
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self._inside = dict(attrs, tag=tag, text="")
-            self.rows[-1].append(self._inside)
-
-    def handle_endtag(self, tag):
-        if tag in ("td", "th"):
-            self._inside = None
-
-    def handle_data(self, data):
-        self.text += data
-        if self._inside is not None:
-            self._inside["text"] += data
+    @property
+    def rows(self):
+        return [row for table in self.tables for row in table]
 
     def heads(self):
         return [row[0]["text"] for row in self.rows[1:]]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mi_utils.grading.core import Mistake
+from mi_utils.grading.core import Mistake, Stopped
 
 
 def same(got: Any, wanted: Tensor | None, *, rtol: float = 1e-4, atol: float = 1e-5) -> bool:
@@ -68,9 +68,23 @@ def ask(answer: Callable, *given: Any) -> tuple[Any, bool]:
 
     A NumPy array comes back as a tensor, which says the same.
     """
-    copies = [one.clone() if isinstance(one, Tensor) else one for one in given]
+    copies = _copies(given)
     got = answer(*copies)
     if isinstance(got, np.ndarray) and got.dtype.kind in "fiub":
         got = torch.from_numpy(got.copy())  # torch takes no negative strides
     pairs = [(one, copy) for one, copy in zip(given, copies, strict=True) if isinstance(one, Tensor)]
     return got, all(torch.equal(one, copy) for one, copy in pairs)
+
+
+def outcome(answer: Callable, *given: Any) -> tuple[Any, BaseException | None]:
+    """What a function returns for copies of the arguments, and the exception with which it stops; one is None."""
+    try:
+        return answer(*_copies(given)), None
+    except Stopped as stopped:
+        return None, stopped.__cause__
+    except Exception as error:  # of an object that can be called: it isn't wrapped as functions are
+        return None, error
+
+
+def _copies(given: Iterable[Any]) -> list[Any]:
+    return [one.clone() if isinstance(one, Tensor) else one for one in given]

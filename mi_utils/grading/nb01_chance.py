@@ -5,14 +5,14 @@ below 1e-11 for each comparison, whatever it does with the generator; a given an
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mi_utils.grading.answers import ask, kind, same
+from mi_utils.grading.chance import judge_randomness
 from mi_utils.grading.core import Exercise, Mistake
 
 _SURE = math.log(2 / 1e-12)
@@ -31,34 +31,6 @@ def _uniform_bound(count: int) -> float:
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@contextmanager
-def _chance_kept() -> Iterator[Tensor]:
-    """Torch's global generator is put back in the end to where it was: a check draws nothing from the notebook's."""
-    state = torch.get_rng_state()
-    try:
-        yield state
-    finally:
-        torch.set_rng_state(state)
-
-
-def _judge_randomness(
-    draw: Callable[[torch.Generator], Tensor], parts: Callable[[Tensor], Iterable[Tensor]] = lambda got: [got]
-) -> None:
-    """Whether all chance comes from the generator that is handed over, which is used as it is and moves on.
-
-    ``parts`` are what no two draws have in common.
-    """
-    generator = _generator(1)
-    with _chance_kept() as before:
-        first, second = draw(generator), draw(generator)
-        if not torch.equal(torch.get_rng_state(), before):
-            raise Mistake("global_generator")
-        if any(map(torch.equal, parts(first), parts(second))):
-            raise Mistake("same_again")
-        if not torch.equal(draw(_generator(1)), first):
-            raise Mistake("not_reproducible")
 
 
 _OF_THE_GENERATOR = {
@@ -82,7 +54,7 @@ def _judge_batch(answer: Callable) -> None:
             raise _batch_shape_mistake(got, batch)
         return got.detach().cpu().double()
 
-    with _chance_kept():
+    with torch.random.fork_rng(devices=[]):  # the notebook's own generator stays where it is
         x = draw(_generator(0), _BATCH)
     if not x.isfinite().all():
         raise Mistake("not_uniform", "There is NaN or infinity.")
@@ -90,7 +62,7 @@ def _judge_batch(answer: Callable) -> None:
     _judge_share_of_zeros(x)
     _judge_values(x)
     _judge_covariance(x)
-    _judge_randomness(draw, lambda x: (x != 0, x[:, _DENSE]))
+    judge_randomness(draw, lambda x: (x != 0, x[:, _DENSE]))
 
 
 def _batch_shape_mistake(got: Any, batch: int) -> Mistake:
@@ -250,13 +222,13 @@ def _judge_control(answer: Callable) -> None:
             raise Mistake("in_place")
         return got.detach().cpu().double()
 
-    with _chance_kept():
+    with torch.random.fork_rng(devices=[]):  # the notebook's own generator stays where it is
         control = draw(_generator(0), trained)
     W = trained.double()
     _judge_lengths(control, W)
     _judge_geometry(control, W)
     _judge_directions(control, W)
-    _judge_randomness(draw)
+    judge_randomness(draw)
 
 
 def _trained_like() -> Tensor:

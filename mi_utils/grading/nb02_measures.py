@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mi_utils.grading.answers import ask, compare, number, same
-from mi_utils.grading.core import Exercise, Mistake, Stopped
+from mi_utils.grading.answers import ask, compare, number, outcome, same
+from mi_utils.grading.core import Exercise, Mistake
 
 
 def _generator() -> torch.Generator:
@@ -321,13 +321,13 @@ def _judge_detection(answer: Callable) -> None:
     _compare_detection(ask(answer, *rare)[0], *rare)
     silent = torch.zeros_like(rare[1])  # a rule that never says yes: half of the contexts, by this measure
     for scores in (silent, ~silent):
-        got, error = _outcome(answer, scores, rare[1])
+        got, error = outcome(answer, scores, rare[1])
         if error is not None:
             raise Mistake("refuses_a_rule", f"It stopped with {type(error).__name__}: {error}")
         if not same(number(got), torch.tensor(0.5, dtype=torch.float64)):
             raise Mistake("constant_rule", f"It returned {_shown(got)}.")
     for which, fires in {"no": silent, "every": ~silent}.items():
-        got, error = _outcome(answer, rare[0], fires)
+        got, error = outcome(answer, rare[0], fires)
         case = f"Where the latent fires in {which} context,"
         if error is None:
             raise Mistake("empty_class", f"{case} yours returned {_shown(got)}.")
@@ -376,16 +376,6 @@ def _compare_detection(got: Any, scores: Tensor, fires: Tensor) -> None:
         ("false_alarms", (found + alarms / (alarms + rejections)) / 2),
     ]
     compare(got, right, wrong, {"both_rates": [(2,)], "per_context": [(count,)]})
-
-
-def _outcome(answer: Callable, scores: Tensor, fires: Tensor) -> tuple[Any, BaseException | None]:
-    """What the function returns, and the exception with which it stops, one of them None."""
-    try:
-        return answer(scores.clone(), fires.clone()), None
-    except Stopped as stopped:
-        return None, stopped.__cause__
-    except Exception as error:  # of an object that can be called: it isn't wrapped as functions are
-        return None, error
 
 
 def _shown(got: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mi_utils.grading.answers import compare, kind, number, same
+from mi_utils.grading.answers import compare, kind, number, outcome, same
 from mi_utils.grading.core import Exercise, Mistake, Stopped
 
 # ------------------------------------------------------------------ 5: faithfulness
@@ -20,21 +20,11 @@ def _judge_faithfulness(answer: Callable) -> None:
     _compare_faithfulness(answer, 1.0, 0.0, 2.0)  # the whole model is at 0: nothing wrong with that
     _compare_faithfulness(answer, 0.5, 0.5, 2.0)
     for circuit, both in ((2.0, 1.5), (1.5, 1.5), (1.0, 0.0)):
-        got, error = _outcome(answer, circuit, both, both)
+        got, error = outcome(answer, circuit, both, both)
         if error is None:
             raise Mistake("no_refusal", f"For {circuit}, {both}, {both} it returned {_shown(got)}.")
         if not isinstance(error, ValueError):
             raise Mistake("other_exception", f"It raises {type(error).__name__}.")
-
-
-def _outcome(answer: Callable, *given: float) -> tuple[Any, BaseException | None]:
-    """What the function returns, and the exception with which it stops, one of them None."""
-    try:
-        return answer(*given), None
-    except Stopped as stopped:
-        return None, stopped.__cause__
-    except Exception as error:  # of an object that can be called: it isn't wrapped as functions are
-        return None, error
 
 
 def _shown(got: Any) -> str:

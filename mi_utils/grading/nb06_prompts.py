@@ -1,13 +1,13 @@
 """Checks of the exercises of notebook 06 about prompts and their metric: the ABC corruption, and greater-than."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mi_utils.grading.answers import ask, compare, kind
+from mi_utils.grading.chance import judge_randomness
 from mi_utils.grading.core import Exercise, Mistake
 
 
@@ -63,12 +63,12 @@ def _judge_abc(answer: Callable) -> None:
             raise Mistake("not_ids", f"It returned {got.dtype}.")
         return got.detach().cpu(), unchanged
 
-    with _chance_kept():
+    with torch.random.fork_rng(devices=[]):  # the notebook's own generator stays where it is
         got, unchanged = draw(_generator())
     _judge_places(got, prompts)
     _judge_kept(prompts.names(got), prompts)
     _judge_names(prompts.names(got), prompts)
-    _judge_generator(lambda generator: draw(generator)[0])
+    judge_randomness(lambda generator: draw(generator)[0])
     if not unchanged:
         raise Mistake("in_place")
 
@@ -126,28 +126,6 @@ def _judge_names(new: Tensor, prompts: _Prompts) -> None:
     never = len(prompts.pool) - len(new.unique())
     if never:
         raise Mistake("part_of_pool", f"{never} of {len(prompts.pool)} names never came in {len(new)} prompts.")
-
-
-@contextmanager
-def _chance_kept() -> Iterator[Tensor]:
-    """Torch's global generator is put back in the end to where it was: a check draws nothing from the notebook's."""
-    state = torch.get_rng_state()
-    try:
-        yield state
-    finally:
-        torch.set_rng_state(state)
-
-
-def _judge_generator(draw: Callable[[torch.Generator], Tensor]) -> None:
-    generator = _generator(1)
-    with _chance_kept() as before:
-        first, second = draw(generator), draw(generator)
-        if not torch.equal(torch.get_rng_state(), before):
-            raise Mistake("global_generator")
-        if torch.equal(first, second):
-            raise Mistake("same_again")
-        if not torch.equal(draw(_generator(1)), first):
-            raise Mistake("not_reproducible")
 
 
 ABC = Exercise(

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +40,19 @@ def chromium() -> Iterator:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def show(chromium) -> Iterator[Callable]:
+    """Opens what an HTML widget shows as a page of its own: HTML -> a playwright ``Page``."""
+    page = chromium.new_page(viewport={"width": 1200, "height": 400})
+
+    def put(text: str):
+        page.set_content("<body></body>")
+        # As the widget's view does it.
+        page.evaluate("text => { document.body.innerHTML = text; }", text)
+        page.wait_for_timeout(100)
+        return page
+
+    yield put
+    page.close()

@@ -11,16 +11,10 @@ CLEAN, CORRUPTED = "When Mary and John went to", "When John and John went to"
 
 
 @pytest.fixture
-def opened(chromium, llama_model, monkeypatch):
+def opened(show, llama_model, monkeypatch):
     monkeypatch.setattr(prompts, "token_strings", lambda _, tokens: [HOSTILE, *["·Paris"] * (len(tokens) - 1)])
     shown = patching_view.PatchingBrowser(llama_model, CLEAN, CORRUPTED, " Mary", " John")
-    page = chromium.new_page(viewport={"width": 1200, "height": 400})
-    page.set_content("<body></body>")
-    # As the widget's view does it.
-    page.evaluate("text => { document.body.innerHTML = text; }", shown.page.value)
-    page.wait_for_timeout(100)
-    yield page
-    page.close()
+    return show(shown.page.value)
 
 
 def test_cells_are_all_there_and_nothing_of_them_runs(opened, llama_model):

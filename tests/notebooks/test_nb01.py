@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+import worked
 
 from mi_utils import data_files, superposition
 from mi_utils import superposition_geometry as geometry
@@ -18,9 +19,7 @@ CODE = {cell.id: cell for _, cell in sources.code_cells(NOTEBOOK)}
 
 def solution(name: str):
     """The function that the worked solution of an exercise defines."""
-    (exercise,) = [one for one in sources.exercises(NOTEBOOK, "01") if one.id == f"01.{name}"]
-    scope: dict = {"torch": torch}
-    exec(NOTEBOOK.cells[exercise.solution].source, scope)
+    scope = worked.solution(NOTEBOOK, "01", name)
     (function,) = [value for key, value in scope.items() if key not in ("torch", "__builtins__")]
     return function
 

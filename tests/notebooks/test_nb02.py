@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 
 import pytest
 import torch
+import worked
 
 from mi_utils import data_files, features, models, sae, sae_causal, sae_files, sae_training
 from mi_utils.recipes import sae as recipe
@@ -12,15 +14,8 @@ from mi_utils.recipes import sae_card, sae_seeds, sae_toy, sae_tree
 from mi_utils.workshop import sources
 
 NOTEBOOK = sources.read(sources.find("02")[0])
+solution = partial(worked.solution, NOTEBOOK, "02")
 FOLDER = data_files.folder() / recipe.FILE
-
-
-def solution(name: str) -> dict:
-    """What the worked solution of an exercise defines."""
-    (exercise,) = [one for one in sources.exercises(NOTEBOOK, "02") if one.id == f"02.{name}"]
-    scope: dict = {"torch": torch}
-    exec(NOTEBOOK.cells[exercise.solution].source, scope)
-    return scope
 
 
 def cell(cell_id: str) -> str:

@@ -1,24 +1,19 @@
 """What notebook 03 promises besides its claims: its code agrees with the package, and what it loads is sound."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
+import worked
 
 from mi_utils import corpus, data_files, harvest, lens, lens_training
 from mi_utils.recipes import lens_seeds, tuned_lens
 from mi_utils.workshop import sources
 
 NOTEBOOK = sources.read(sources.find("03")[0])
+solution = partial(worked.solution, NOTEBOOK, "03")
 TEXT = "When Mary and John went to the store, John gave a drink to Mary."
-
-
-def solution(name: str) -> dict:
-    """What the worked solution of an exercise defines."""
-    (exercise,) = [one for one in sources.exercises(NOTEBOOK, "03") if one.id == f"03.{name}"]
-    scope: dict = {"torch": torch}
-    exec(NOTEBOOK.cells[exercise.solution].source, scope)
-    return scope
 
 
 @pytest.fixture(params=["llama_model", "gpt2_model"])

@@ -1,22 +1,18 @@
 """What notebook 04 promises besides its claims: what is derived in it by hand agrees with the package."""
 
+from functools import partial
+
 import pytest
 import torch
+import worked
 
 from mi_utils import attribution_patching, norms, patching
 from mi_utils.patching import Patch
 from mi_utils.workshop import sources
 
 NOTEBOOK = sources.read(sources.find("04")[0])
+solution = partial(worked.solution, NOTEBOOK, "04")
 SITES = ("attn_out", "mlp_out", "z", "resid_post")
-
-
-def solution(name: str) -> dict:
-    """What the worked solution of an exercise defines."""
-    (exercise,) = [one for one in sources.exercises(NOTEBOOK, "04") if one.id == f"04.{name}"]
-    scope: dict = {"torch": torch}
-    exec(NOTEBOOK.cells[exercise.solution].source, scope)
-    return scope
 
 
 @pytest.fixture(params=["llama_model", "gpt2_model"])

@@ -1,24 +1,19 @@
 """What notebook 05 promises besides its claims: its code agrees with the package, its seeds with its settings."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
+import worked
 
 from mi_utils import attention_only, composition, data_files, head_effects, heads, prompts
 from mi_utils.recipes import induction_seeds
 from mi_utils.workshop import sources
 
 NOTEBOOK = sources.read(sources.find("05")[0])
+solution = partial(worked.solution, NOTEBOOK, "05")
 PERIOD = 6
-
-
-def solution(name: str, **given) -> dict:
-    """What the worked solution of an exercise defines."""
-    (exercise,) = [one for one in sources.exercises(NOTEBOOK, "05") if one.id == f"05.{name}"]
-    scope: dict = {"torch": torch} | given
-    exec(NOTEBOOK.cells[exercise.solution].source, scope)
-    return scope
 
 
 @pytest.fixture(params=["llama_model", "gpt2_model"])

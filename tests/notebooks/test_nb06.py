@@ -1,23 +1,18 @@
 """What notebook 06 promises besides its claims: its code agrees with the package, and search and test are apart."""
 
 import re
+from functools import partial
 
 import pytest
 import torch
+import worked
 
 from mi_utils import circuit_scores, circuit_tasks, circuits, patching, path_patching, prompts_ioi
 from mi_utils.workshop import sources
 
 NOTEBOOK = sources.read(sources.find("06")[0])
+solution = partial(worked.solution, NOTEBOOK, "06")
 TOKENS, OTHER = torch.randint(2, 300, (2, 4, 8), generator=torch.Generator().manual_seed(2))
-
-
-def solution(name: str) -> dict:
-    """What the worked solution of an exercise defines."""
-    (exercise,) = [one for one in sources.exercises(NOTEBOOK, "06") if one.id == f"06.{name}"]
-    scope: dict = {"torch": torch}
-    exec(NOTEBOOK.cells[exercise.solution].source, scope)
-    return scope
 
 
 def source(cell_id: str) -> str:
@@ -112,12 +107,10 @@ def test_the_roles_of_the_notebook_are_those_of_the_exercise():
         for copies in (0.1, 0.9)
     ]
     table = {str(i): row for i, row in enumerate(rows)}
-    (exercise,) = [one for one in sources.exercises(NOTEBOOK, "06") if one.id == "06.roles"]
-    scope: dict = {"table": table}
-    exec(NOTEBOOK.cells[exercise.solution].source, scope)
+    by_hand = solution("roles", table=table)["roles"]
     mine: dict = {"describe": lambda head: table[head]}
     exec(source("roles-all"), mine)
-    assert scope["roles"] == {label: mine["role_of"](label) for label in table}
+    assert by_hand == {label: mine["role_of"](label) for label in table}
 
 
 def test_search_reference_and_test_have_prompts_of_their_own():
