@@ -166,6 +166,12 @@ class Transcoders:
             raise ValueError(f"feature is {index}; these transcoders have features 0 to {self.n_features - 1} a layer")
 
 
+def mlp_names(model: TransformerBridge) -> list[str]:
+    """Hook points of what each MLP reads, after its norm, and then of what each writes."""
+    layers = range(model.cfg.n_layers)
+    return [f"blocks.{layer}.mlp.hook_in" for layer in layers] + [f"blocks.{layer}.hook_mlp_out" for layer in layers]
+
+
 def check_fits(model: TransformerBridge, transcoders: Transcoders) -> None:
     """Raises ``ValueError`` unless the transcoders were made for this model."""
     name, cfg = model.cfg.model_name, model.cfg

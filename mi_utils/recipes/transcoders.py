@@ -41,15 +41,9 @@ def folder() -> Path:
     return config.cache_dir() / "transcoders_recipe"
 
 
-def mlp_names(model: TransformerBridge) -> list[str]:
-    """Hook points of what each MLP reads, then of what each writes."""
-    layers = range(model.cfg.n_layers)
-    return [f"blocks.{layer}.mlp.hook_in" for layer in layers] + [f"blocks.{layer}.hook_mlp_out" for layer in layers]
-
-
 def piece(model: TransformerBridge, tokens: Tensor) -> tuple[Float[Tensor, "layer token d_model"], ...]:
     """What the MLPs read and write on some contexts, without tokens on which an MLP writes a massive vector."""
-    both = harvest.drop_massive(harvest.activations(model, tokens, mlp_names(model)))
+    both = harvest.drop_massive(harvest.activations(model, tokens, transcoders.mlp_names(model)))
     return both[: model.cfg.n_layers], both[model.cfg.n_layers :]
 
 
