@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from mi_utils import embedded
+from mi_utils import atlas_world, embedded
 
 DEFAULT = "smollm2-135m"
 # What ``enable_compatibility_mode`` is told: fold the norms, and process nothing else.
@@ -45,12 +45,13 @@ class ModelNotAvailable(RuntimeError):
 class ModelSpec:
     """A model by its short name.
 
-    ``source`` is a ``WheelSpec`` for a model that comes from the package index, or a name on the Hugging
-    Face hub; ``about`` is a sentence for people; ``licence`` an SPDX name.
+    ``source`` is a ``WheelSpec`` for a model that comes from the package index, ``Shipped`` for one whose weights
+    are in ``data/``, or a name on the Hugging Face hub; ``about`` is a sentence for people; ``licence`` an SPDX
+    name.
     """
 
     name: str
-    source: embedded.WheelSpec | str
+    source: embedded.WheelSpec | atlas_world.Shipped | str
     about: str
     licence: str
 
@@ -77,6 +78,19 @@ REGISTRY: dict[str, ModelSpec] = {
             "instruction-tuned, dequantised from 4 bits",
             "Apache-2.0",
         ),
+        ModelSpec(
+            "atlas",
+            atlas_world.Shipped("atlas"),
+            "trained by this project on a known world (cities, sums, names): GPT-2 architecture, 4 layers, 4 heads, "
+            "d_model 64; see mi_utils.atlas",
+            "MIT",
+        ),
+        ModelSpec(
+            "atlas-lookup",
+            atlas_world.Shipped("atlas-lookup"),
+            "like atlas, with the embeddings of cities and states frozen at random vectors",
+            "MIT",
+        ),
         ModelSpec("gpt2", "gpt2", "GPT-2 small, the model of many papers: 12 layers, 12 heads, d_model 768", "MIT"),
         ModelSpec("pythia-70m", "EleutherAI/pythia-70m", "Pythia 70M: 6 layers, 8 heads, d_model 512", "Apache-2.0"),
     )
@@ -95,6 +109,7 @@ def load_model(
     ``smollm2-135m`` is SmolLM2-135M-Instruct: it was tuned to follow instructions, and its weights were
     rounded to 4 bits and expanded again, so its figures are not exactly those of the original. It is fetched
     from the package index on first use. Its tokenizer begins a prompt with ``<|endoftext|>``.
+    ``atlas`` and ``atlas-lookup`` were trained by this project and need no download; see ``mi_utils.atlas``.
 
     Args:
         name: a name in ``REGISTRY``, a folder that holds a Hugging Face model, or ``owner/name`` on the hub.
@@ -151,6 +166,8 @@ def state(spec: ModelSpec) -> str:
     """Whether a model is at hand, in words."""
     if isinstance(spec.source, embedded.WheelSpec):
         return "in the cache" if embedded.is_intact(spec.source.folder()) else "not in the cache"
+    if isinstance(spec.source, atlas_world.Shipped):
+        return "in the cache" if spec.source.is_made() else "in data/"
     found = transformers.utils.hub.try_to_load_from_cache(spec.source, "config.json")
     return "in the Hugging Face cache" if isinstance(found, str) else "on the Hugging Face hub, not fetched"
 
@@ -172,7 +189,9 @@ def _locate(name: str) -> tuple[Path | str, str]:
     check_name(name)
     if name in REGISTRY:
         source = REGISTRY[name].source
-        return (embedded.fetch(source, say=_say), name) if isinstance(source, embedded.WheelSpec) else (source, name)
+        if isinstance(source, embedded.WheelSpec):
+            return embedded.fetch(source, say=_say), name
+        return (source.folder() if isinstance(source, atlas_world.Shipped) else source), name
     folder = Path(name).expanduser()
     return (folder, folder.resolve().name) if folder.is_dir() else (name, name)
 
