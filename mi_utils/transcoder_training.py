@@ -38,6 +38,8 @@ class Settings:
         penalty: λ above, reached over the first half (``jumprelu``); ``c`` is its sharpness.
         skip: add a linear map, fitted by ridge regression before the features see anything.
         steps: of Adam; ``lr`` its rate after ``warm_up`` steps, falling to zero over the last two fifths.
+        rank_by: what BatchTopK ranks: how much a feature writes (its value times the length of its decoders), or its
+            ``value`` alone, which favours features with short decoders.
         anneal: BatchTopK begins with this many times ``k`` and comes down over the first quarter.
         init: encoders that begin as inputs from the data, or as random directions.
         resample: give features that no longer fire the inputs with the largest errors, in the first half.
@@ -60,6 +62,7 @@ class Settings:
     steps: int = 1_500
     lr: float = 3e-3
     warm_up: int = 50
+    rank_by: Literal["writes", "value"] = "writes"
     anneal: float | int = 4
     init: Literal["data", "random"] = "data"
     resample: bool = True
@@ -73,6 +76,7 @@ class Settings:
             ("kind", ("clt", "plt")),
             ("sparsity", ("batchtopk", "jumprelu")),
             ("init", ("data", "random")),
+            ("rank_by", ("writes", "value")),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it should be {' or '.join(known)}")
@@ -216,8 +220,16 @@ class Trainer:
         pre = [_product(x[i], self.W_enc[i], self.settings.precision) + self.b_enc[i] for i in range(self.n_layers)]
         if self.settings.sparsity == "jumprelu":
             return self._jump(pre, progress)
-        cuts = self._cuts([p.detach() for p in pre], progress)
-        return [p * (p > cut) for p, cut in zip(pre, cuts, strict=True)], None
+        lengths = [self._ranking(layer) for layer in range(self.n_layers)]
+        cuts = self._cuts([p.detach() * length for p, length in zip(pre, lengths, strict=True)], progress)
+        return [p * (p * length > cut) for p, length, cut in zip(pre, lengths, cuts, strict=True)], None
+
+    @torch.no_grad()
+    def _ranking(self, layer: int) -> Tensor:
+        """What a pre-activation is multiplied by before BatchTopK ranks it."""
+        if self.settings.rank_by == "value":
+            return torch.ones(self.settings.features)
+        return self._decoder_lengths(layer).clamp(min=1e-3)
 
     def _cuts(self, pre: list[Tensor], progress: float) -> Tensor:
         """The threshold of each layer: of this batch, and in the last fifth the running mean of it."""
@@ -329,7 +341,7 @@ class Trainer:
         if self.settings.sparsity == "jumprelu":
             threshold = torch.stack(self.log_threshold).exp()
         else:
-            threshold = self.thresholds[:, None].expand(n, f)
+            threshold = torch.stack([self.thresholds[i] / self._ranking(i) for i in range(n)])
         W_enc = torch.stack(self.W_enc) / s.size_x
         b_enc = torch.stack(self.b_enc) - (s.mean_x @ W_enc)[:, 0]
         b_dec = torch.stack(self.b_dec) * s.size_y[:, 0] + s.mean_y[:, 0]
@@ -410,7 +422,8 @@ def _scaling(x: Tensor, y: Tensor, normalise: bool) -> _Scaling:
 
 def _ridge(x: Tensor, y: Tensor) -> Tensor:
     gram = (x.T @ x).double() + 1e-3 * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
-    return torch.linalg.solve(gram, (x.T @ y).double()).float()
+    found = torch.linalg.solve(gram, (x.T @ y).double())  # by columns; Adam's moments are kept by rows
+    return found.float().contiguous()
 
 
 def _product(a: Tensor, b: Tensor, precision: torch.dtype) -> Tensor:

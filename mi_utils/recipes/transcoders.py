@@ -28,6 +28,7 @@ SETTINGS = Settings(
     features=736,  # with 8 bits a weight and the skip, the file stays under 36 MB
     kind="plt",
     k=32,
+    rank_by="value",
     skip=True,
     steps=PIECES * PASSES * STEPS_A_PASS,
     lr=5e-3,
