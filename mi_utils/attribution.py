@@ -220,9 +220,9 @@ class _Walk:
 
     def from_features(self, numbers: Int[Tensor, "target"]) -> tuple[Tensor, Tensor]:
         """Rows and biases of active features, by their number in ``LocalModel.active``."""
-        parts = [self._feature_rows(part) for part in numbers.split(TARGETS)]
-        if not parts:
+        if not len(numbers):
             return torch.empty(0, self._columns), torch.empty(0)
+        parts = [self._feature_rows(part) for part in numbers.split(TARGETS)]
         return torch.cat([rows for rows, _ in parts]), torch.cat([bias for _, bias in parts])
 
     def _feature_rows(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,21 +258,24 @@ class _Walk:
         """
         local = self.local
         rows, bias = torch.zeros(count, self._columns), torch.zeros(count)
-        g = torch.zeros(count, local.n_pos, local.transcoders.d_model)
+        all_g = torch.zeros(count, local.n_pos, local.transcoders.d_model)
+        first = count  # targets come sorted by layer, so those that have begun are the last ones
         for layer in range(max(starts), -1, -1):
             if layer in starts:
                 which, positions, directions = starts[layer]
-                g[which, positions] += directions
+                all_g[which, positions] += directions
+                first = min(first, int(which.min()))
+            g, into, biases = all_g[first:], rows[first:], bias[first:]
             if layer < local.n_layers and not local.parallel:  # from what the MLP reads to what the block reads
-                g = g + self._through_attention(g, layer, bias)
+                g += self._through_attention(g, layer, biases)
             if layer == 0:
                 break
-            self._at_mlp_output(g, layer - 1, rows, bias)
+            self._at_mlp_output(g, layer - 1, into, biases)
             below = self._through_skip(g, layer - 1) if self.through_skip else 0
             if local.parallel:
-                below = below + self._through_attention(g, layer - 1, bias)
-            g = g + below
-        rows[:, -local.n_pos :] = (g * local.stream[0]).sum(dim=-1)
+                below = below + self._through_attention(g, layer - 1, biases)
+            g += below
+        rows[:, -local.n_pos :] = (all_g * local.stream[0]).sum(dim=-1)
         return rows, bias
 
     def _through_attention(self, g: Tensor, layer: int, bias: Tensor) -> Tensor:

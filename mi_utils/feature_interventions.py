@@ -68,16 +68,17 @@ def swap(
         layers: of the features that are swapped; all by default.
 
     Raises:
-        ValueError: prompts of different lengths, or transcoders that differ.
+        ValueError: prompts of different lengths, transcoders that differ, or a layer or position that does not exist.
     """
     if local.n_pos != other.n_pos:
         raise ValueError(f"other has {other.n_pos} positions; the prompt that is edited has {local.n_pos}")
     if local.transcoders is not other.transcoders:
         raise ValueError("other was built with other transcoders; both prompts should share theirs")
     total = nothing(local)
+    layers = list(range(local.n_layers) if layers is None else layers)
     for position in positions:
-        local.check_site(0, position, 0)
-        for layer in range(local.n_layers) if layers is None else layers:
+        for layer in layers:
+            local.check_site(layer, position, 0)
             moved = other.features[layer, position] - local.features[layer, position]
             for target in local.transcoders.targets(layer):
                 total[target, position] += moved @ local.transcoders.decoder(layer, target)
@@ -112,7 +113,8 @@ def run(
 def _check_changes(local: LocalModel, changes: Tensor, frozen_layers: range | None, attention: str) -> None:
     wanted = (local.n_layers, local.n_pos, local.transcoders.d_model)
     if tuple(changes.shape[1:]) != wanted or not len(changes):
-        raise ValueError(f"changes has shape {tuple(changes.shape)}; it should be (at least 1, *{wanted})")
+        raise ValueError(f"changes has shape {tuple(changes.shape)}; it should be (at least 1, "
+                         f"{', '.join(map(str, wanted))})")  # fmt: skip
     if not torch.isfinite(changes).all():
         raise ValueError("changes holds values that are not finite (NaN or infinity)")
     for layer in frozen_layers or ():

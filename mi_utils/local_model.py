@@ -135,7 +135,7 @@ def build(model: TransformerBridge, transcoders: Transcoders, tokens: Int[Tensor
     mlp_out = torch.stack([kept["mlp_out", layer] for layer in range(n_layers)])
     features = torch.stack([transcoders.encode(mlp_in[layer], layer) for layer in range(n_layers)])
     features[:, 0] = 0
-    replaced = torch.stack([transcoders.output(features, layer, mlp_in[layer]) for layer in range(n_layers)])
+    replaced = torch.stack([transcoders.output(features.unbind(), layer, mlp_in[layer]) for layer in range(n_layers)])
     replaced[:, 0] = 0
     last = kept["resid_post", n_layers - 1]
     return LocalModel(

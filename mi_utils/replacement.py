@@ -58,7 +58,7 @@ def run(
             if isinstance(transcoders, Transcoders):
                 features.append(transcoders.encode(value.to(transcoders.W_enc.dtype), layer))
                 if transcoders.kind == "plt" and layer > 0:
-                    features[layer - 1] = features[layer - 1].new_empty(0)  # no later layer reads it
+                    features[layer - 1] = value.new_zeros(()).expand_as(features[-1])  # no later layer reads it
 
         return hook
 

@@ -10,7 +10,7 @@ import torch
 from mi_utils import corpus, lens_training, models
 from mi_utils.workshop import bench, bench_cases, bench_patching, readme
 
-SPEEDS = [case for case in bench.CASES if case.unit == "tokens/s" and "_sae" not in case.code]
+SPEEDS = [case for case in bench_cases.CASES if case.unit == "tokens/s" and "_sae" not in case.code]
 TOKENS = {"training": 150 * 128}  # of the others 32 x 128
 
 

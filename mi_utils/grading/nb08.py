@@ -12,9 +12,9 @@ EXERCISES = (
     ERROR,
     FROZEN_ATTENTION,
     EDGE,
+    LOGIT_NODES,
     INFLUENCE,
     REPLACEMENT_SCORE,
-    LOGIT_NODES,
-    QK,
     SWAP,
+    QK,
 )

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from mi_utils.workshop import bench_cases, bench_patching, kernels, readme, results
+from mi_utils.workshop import bench_cases, bench_patching, bench_transcoders, kernels, readme, results
 from mi_utils.workshop.bench_cases import Case
 
-CASES = (*bench_cases.CASES, *bench_patching.CASES)
+CASES = (*bench_cases.CASES, *bench_patching.CASES, *bench_transcoders.CASES)
 
 
 def report(say: Callable[[str], None]) -> int:
