@@ -13,11 +13,11 @@ _MODULES = (
     "atlas", "atlas_mlps", "atlas_world", "attention_only", "attribution", "attribution_patching", "circuit_acdc",
     "circuit_edges", "circuit_graph", "circuit_scores", "circuit_tasks", "circuits", "claims", "composition",
     "config", "corpus", "data_files", "feature_interventions", "feature_rules", "feature_view", "features", "grading",
-    "graph_influence", "graph_io", "graph_view", "hand_wired", "harvest", "head_effects", "heads", "hooks", "lens",
-    "lens_causal", "lens_training", "lens_view", "local_model", "models", "patching", "patching_engine",
-    "patching_view", "path_patching", "plots", "prompts", "prompts_ioi", "qk_attribution", "replacement", "sae",
-    "sae_causal", "sae_files", "sae_training", "shipped_transcoders", "superposition", "superposition_geometry",
-    "superposition_view", "transcoder_files", "transcoder_training", "transcoders",
+    "graph_influence", "graph_io", "graph_view", "hand_wired", "harvest", "head_effects", "heads", "hooks",
+    "jumprelu", "lens", "lens_causal", "lens_training", "lens_view", "local_model", "models", "patching",
+    "patching_engine", "patching_view", "path_patching", "plots", "prompts", "prompts_ioi", "qk_attribution",
+    "replacement", "sae", "sae_causal", "sae_files", "sae_training", "shipped_transcoders", "superposition",
+    "superposition_geometry", "superposition_view", "transcoder_files", "transcoder_training", "transcoders",
 )  # fmt: skip
 __all__ = ["__version__", *_MODULES]
 

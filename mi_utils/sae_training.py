@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from mi_utils import jumprelu
 from mi_utils.sae import SAE, check_activations, check_k
 
 Kind = Literal["standard", "topk", "batchtopk", "jumprelu"]
@@ -211,8 +212,8 @@ class _Weights:
 
     def _jumprelu(self, batch: Tensor) -> tuple[Tensor, float, Tensor]:
         pre, threshold = self._dense(batch), self.log_threshold.exp()
-        latents = _Jump.apply(pre, threshold, self.settings.bandwidth)
-        l0 = _Step.apply(pre, threshold, self.settings.bandwidth).sum(dim=-1).mean()
+        latents = jumprelu.Jump.apply(pre, threshold, self.settings.bandwidth)
+        l0 = jumprelu.Step.apply(pre, threshold, self.settings.bandwidth).sum(dim=-1).mean()
         return self._finish(batch, pre, latents, self.settings.sparsity * l0)
 
     def _dense(self, batch: Tensor) -> Float[Tensor, "batch d_sae"]:
@@ -279,35 +280,3 @@ class _Selected(torch.autograd.Function):
             total = (_sum_of_rows(chosen, gradient, inner) * batch).sum()
         of_shift = gradient.new_zeros(len(rows)).index_add_(0, chosen.flatten(), gradient.flatten())
         return None, torch.autograd.grad(total, inner)[0], of_shift, None, None
-
-
-class _Jump(torch.autograd.Function):
-    """``pre`` where it is above the threshold, else 0 (Rajamanoharan et al. 2024, with their derivatives)."""
-
-    @staticmethod
-    def forward(ctx, pre, threshold, bandwidth):
-        ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth = bandwidth
-        return pre * (pre > threshold)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        pre, threshold = ctx.saved_tensors
-        near = ((pre - threshold).abs() < ctx.bandwidth / 2).to(pre.dtype)
-        return gradient * (pre > threshold), -(threshold / ctx.bandwidth * near * gradient).sum(dim=0), None
-
-
-class _Step(torch.autograd.Function):
-    """1 where ``pre`` is above the threshold, else 0; only the threshold gets a derivative."""
-
-    @staticmethod
-    def forward(ctx, pre, threshold, bandwidth):
-        ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth = bandwidth
-        return (pre > threshold).to(pre.dtype)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        pre, threshold = ctx.saved_tensors
-        near = ((pre - threshold).abs() < ctx.bandwidth / 2).to(pre.dtype)
-        return None, -(near * gradient / ctx.bandwidth).sum(dim=0), None

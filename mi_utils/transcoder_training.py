@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from mi_utils import jumprelu
 from mi_utils.transcoders import Kind, Transcoders
 
 _ROWS_FOR_RANK = 128  # tokens on which the threshold of a batch is found: a rank over all of them is slow
@@ -248,7 +249,7 @@ class Trainer:
         features, total = [], torch.zeros(())
         for layer, p in enumerate(pre):
             threshold = self.log_threshold[layer].exp()
-            features.append(_Jump.apply(p, threshold, s.bandwidth))
+            features.append(jumprelu.Jump.apply(p, threshold, s.bandwidth))
             length = self._decoder_lengths(layer) / math.sqrt(self.d_model)
             sparse = torch.tanh(s.c * features[-1] * length).sum(dim=-1).mean()
             revive = (F.relu(threshold - p) * length).sum(dim=-1).mean()  # Ameisen et al.: weight 3e-6
@@ -393,22 +394,6 @@ def train(
     if len(history) < settings.steps:
         raise ValueError(f"batches ended after {len(history)} steps; settings asks for {settings.steps}")
     return Trained(trainer.result(), history)
-
-
-class _Jump(torch.autograd.Function):
-    """x above the threshold, else 0; the threshold's gradient is a rectangle's (Rajamanoharan et al. 2024)."""
-
-    @staticmethod
-    def forward(ctx, pre, threshold, bandwidth):
-        ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth = bandwidth
-        return pre * (pre > threshold)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        pre, threshold = ctx.saved_tensors
-        near = ((pre - threshold).abs() < ctx.bandwidth / 2).to(pre.dtype)
-        return gradient * (pre > threshold), -(threshold / ctx.bandwidth * near * gradient).sum(dim=0), None
 
 
 def _scaling(x: Tensor, y: Tensor, normalise: bool) -> _Scaling:

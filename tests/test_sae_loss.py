@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mi_utils import sae_training
+from mi_utils import jumprelu, sae_training
 from mi_utils.sae_training import Settings
 
 NAMES = ("encoder", "decoder", "b_enc", "b_dec", "log_threshold")
@@ -115,10 +115,10 @@ def test_an_infinitesimal_step_of_the_threshold_is_what_its_derivative_says():
     """In expectation over tokens: the count that passes falls by the density at the threshold."""
     pre = torch.linspace(-2, 2, 400_001)[:, None]  # 100,000 tokens a unit
     threshold = torch.tensor([0.75], requires_grad=True)
-    sae_training._Step.apply(pre, threshold, 0.2).sum().backward()
+    jumprelu.Step.apply(pre, threshold, 0.2).sum().backward()
     assert threshold.grad.item() == pytest.approx(-100_000, rel=1e-3)
     threshold.grad = None
-    sae_training._Jump.apply(pre, threshold, 0.2).sum().backward()  # sum of pre above the threshold
+    jumprelu.Jump.apply(pre, threshold, 0.2).sum().backward()  # sum of pre above the threshold
     assert threshold.grad.item() == pytest.approx(-0.75 * 100_000, rel=1e-3)
 
 
