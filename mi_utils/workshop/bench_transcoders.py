@@ -44,6 +44,25 @@ _TEXT = (
     "Fact: the capital of the state containing Dallas is Austin, and the capital of the state that contains Oakland is "
     "Sacramento. The state that contains Chicago is Illinois, and its capital is the city of Springfield"
 )
+# The first 500 nodes of a real graph as one page in Chromium, from the start of loading to the frame after drawing.
+_PAINT = """
+import pathlib, shutil, tempfile
+from playwright.sync_api import sync_playwright
+from mi_utils import graph_io, graph_view
+graph = build()
+cuts = (graph_influence.prune(graph, percent / 100) for percent in range(40, 101, 2))
+kept = next(cut for cut in cuts if cut.nodes.sum() >= 500)
+with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
+    file = pathlib.Path(folder) / "graph.html"
+    graph_view.export(graph_io.from_graph(kept, slug="bench"), file)
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    page = play.chromium.launch(executable_path=found, args=["--no-sandbox"]).new_page()
+    page.goto(file.as_uri())
+    mark = "performance.getEntriesByName('mi-graph-painted')"
+    while not page.evaluate(mark + ".length"):
+        page.wait_for_timeout(20)
+    print(page.evaluate(mark + "[0].startTime"))
+"""
 _REAL = "smollm2-135m"
 _TOKENS = f"prompts.encode(model, {_TEXT!r})[0][:{{length}}]"
 
@@ -74,6 +93,8 @@ def _cases() -> tuple[Case, ...]:
         cases += _graph(f"graph on atlas, {length} tokens", "atlas", _WORDS.format(words=length - 1), 21)
     for length in (10, 20, 40):
         cases += _graph(f"graph on {_REAL}, {length} tokens", _REAL, _TOKENS.format(length=length), 1)
+    graph = _GRAPH.format(model=_REAL, tokens=_TOKENS.format(length=10))
+    cases.append(Case("graph browser: first paint of at least 500 nodes, in Chromium", graph + _PAINT, "ms", 3))
     return tuple(cases)
 
 
