@@ -46,7 +46,7 @@ def _encode_one(model: TransformerBridge, text: str) -> list[int]:
         text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair
         raise ValueError(f"text is {text!r}, which is not valid Unicode") from None
-    ids = [start_token(model), *model.tokenizer(text, add_special_tokens=False)["input_ids"]]
+    ids = [start_token(model), *_ids(model, text)]
     if len(ids) > model.cfg.n_ctx:
         raise ValueError(
             f"text has {len(ids)} tokens with the start token; {model.cfg.model_name} reads at most {model.cfg.n_ctx}"
@@ -68,7 +68,7 @@ def single_token(model: TransformerBridge, text: str) -> int:
     """
     if not isinstance(text, str):
         raise ValueError(f"text is {_shown(text)}; it should be a string that is one token")
-    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = _ids(model, text)
     if len(ids) != 1:
         pieces = [model.tokenizer.decode([i]) for i in ids]
         raise ValueError(f"text is {text!r}, which is {len(ids)} tokens {pieces}; it should be exactly one")
@@ -77,7 +77,17 @@ def single_token(model: TransformerBridge, text: str) -> int:
 
 def is_single(model: TransformerBridge, text: str) -> bool:
     """Whether a text is exactly one token; mind the leading space (``" Paris"``)."""
-    return len(model.tokenizer(text, add_special_tokens=False)["input_ids"]) == 1
+    return len(_ids(model, text)) == 1
+
+
+def _ids(model: TransformerBridge, text: str) -> list[int]:
+    """Token ids of a text alone; a ``ValueError`` for a word that a word-level vocabulary lacks."""
+    try:
+        return model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    except Exception as error:  # tokenizers raises no narrower class
+        if "WordLevel" not in str(error):
+            raise
+        raise ValueError(f"text is {text!r}, which has a word that {model.cfg.model_name} does not know") from None
 
 
 def token_strings(model: TransformerBridge, tokens: Int[Tensor, "*pos"] | Sequence[int] | int) -> list[str]:

@@ -442,3 +442,10 @@ def test_state_without_a_manifest(tmp_path: Path, cache: Path, monkeypatch: pyte
     """``doctor`` goes on, and says elsewhere what is wrong."""
     monkeypatch.setattr(config, "repository", lambda: tmp_path)
     assert models.state(models.REGISTRY["atlas"]) == "in data/"
+
+
+def test_general_encoding_tells_unknown_words_too():
+    model = models.load_model("atlas")
+    for call in (prompts.encode, prompts.single_token):
+        with pytest.raises(ValueError, match="'Gotham', which has a word that atlas does not know"):
+            call(model, "Gotham")
