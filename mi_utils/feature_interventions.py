@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mi_utils import hooks, norms
 from mi_utils.attribution import Graph
-from mi_utils.local_model import LocalModel, Site
+from mi_utils.local_model import LocalModel, Site, attend
 from mi_utils.qk_attribution import scores_of
 
 ROWS = 64  # interventions in a forward pass
@@ -208,11 +208,9 @@ def predicted_with_attention(local: LocalModel, token: int) -> Float[Tensor, "ac
 
 def _attention_with_gradient(local: LocalModel, stream: Tensor, layer: int) -> Tensor:
     """Frozen attention plus the first-order change of its patterns, as a function of the stream."""
-    W_V, W_O = (w[layer] for w in local.value_weights)
     read = norms.centred(local.model, stream) / local.attn_scale[layer]
     scores = scores_of(local, read, layer)
     # what was recorded is the value, the scores give the slope
     frozen = local.patterns[layer]
     live = frozen + frozen * ((scores - scores.detach()) - (frozen * (scores - scores.detach())).sum(-1, keepdim=True))
-    values = torch.einsum("pd,hde->hpe", read, W_V)
-    return torch.einsum("hqp,hpe,hed->qd", live, values, W_O) + local.attn_bias[layer]
+    return attend(local, read, live, layer) + local.attn_bias[layer]

@@ -95,7 +95,7 @@ class LocalModel:
     def attention(self, stream: Float[Tensor, "*batch pos d_model"], layer: int) -> Float[Tensor, "*batch pos d_model"]:
         """What frozen attention writes when it reads ``stream``."""
         read = norms.centred(self.model, stream) / self.attn_scale[layer]
-        return _attend(self, read, self.patterns[layer], layer)
+        return attend(self, read, self.patterns[layer], layer) + self.attn_bias[layer]
 
     def check_site(self, layer: int, position: int, index: int) -> Site:
         """The feature as it was named.
@@ -235,10 +235,16 @@ def _live_attention(local: LocalModel, stream: Tensor, layer: int) -> Tensor:
     instead = (f"blocks.{layer}.attn.hook_in", lambda value, hook: read[None])
     with hooks.attached(model, [instead, hooks.keeper(hooks.hook_name(model, "pattern", layer), "pattern", kept)]):
         run_body(model, local.tokens[None])
-    return _attend(local, read, kept["pattern"][0], layer)
+    return attend(local, read, kept["pattern"][0], layer) + local.attn_bias[layer]
 
 
-def _attend(local: LocalModel, read: Tensor, pattern: Tensor, layer: int) -> Tensor:
+def attend(
+    local: LocalModel,
+    read: Float[Tensor, "*batch pos d_model"],
+    pattern: Float[Tensor, "head pos pos"],
+    layer: int,
+) -> Float[Tensor, "*batch pos d_model"]:
+    """What a block's heads write with a pattern when they read ``read`` (already normed), without their biases."""
     W_V, W_O = (w[layer] for w in local.value_weights)
     values = torch.einsum("...pd,hde->...hpe", read, W_V)
-    return torch.einsum("hqp,...hpe,hed->...qd", pattern, values, W_O) + local.attn_bias[layer]
+    return torch.einsum("hqp,...hpe,hed->...qd", pattern, values, W_O)

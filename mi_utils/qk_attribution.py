@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mi_utils import composition, hooks, norms
-from mi_utils.local_model import LocalModel
+from mi_utils.local_model import LocalModel, attend
 
 MOST_NUMBERS = 400_000_000  # of all sources' vectors together: 1.6 GB
 
@@ -105,7 +105,8 @@ def carry(local: LocalModel, layer: int) -> tuple[Float[Tensor, "source pos d_mo
     where = torch.arange(n_pos)
     stream[sources - 1 - n_pos + where, where] = local.stream[0]
     for below in range(layer):
-        moved = stream + _attend(local, stream, below)
+        seen = norms.centred(local.model, stream) / local.attn_scale[below]
+        moved = stream + attend(local, seen, local.patterns[below], below)
         moved[-1] += local.attn_bias[below]
         after = moved.clone()
         if t.W_skip is not None:
@@ -118,13 +119,6 @@ def carry(local: LocalModel, layer: int) -> tuple[Float[Tensor, "source pos d_mo
         after[-1] += t.b_dec[below] * local.replaced[:, None]
         stream = after
     return stream, local.active
-
-
-def _attend(local: LocalModel, stream: Tensor, layer: int) -> Tensor:
-    """Frozen attention without its biases, for every source by itself."""
-    W_V, W_O = (w[layer] for w in local.value_weights)
-    values = torch.einsum("spd,hde->shpe", norms.centred(local.model, stream) / local.attn_scale[layer], W_V)
-    return torch.einsum("hqp,shpe,hed->sqd", local.patterns[layer], values, W_O)
 
 
 def scores_of(local: LocalModel, read: Float[Tensor, "pos d_model"], layer: int) -> Float[Tensor, "head pos pos"]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import atlas_mlps, config, data_files, models, replacement, transcoders
+from mi_utils import atlas, atlas_mlps, config, data_files, harvest, models, replacement, transcoders
 from mi_utils.cli import say
 from mi_utils.hooks import attached, hook_name
 from mi_utils.shipped_transcoders import FILES
@@ -111,8 +111,6 @@ def neurons(model: TransformerBridge, k: int, data: tuple[Tensor, Tensor], texts
 
 
 def _posts(model: TransformerBridge, texts: list[list[str]], names: list[str]) -> Tensor:
-    from mi_utils import atlas, harvest
-
     parts = []
     for length in sorted({len(text) for text in texts}):  # the order of ``atlas_mlps.activations``
         tokens = atlas.encode(model, [" ".join(text) for text in texts if len(text) == length])
