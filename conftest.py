@@ -20,8 +20,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if not isinstance(item, IPyNbCell):
         return
     item.output_timeout = OUTPUT_TIMEOUT
-    # What a library warns about depends on its version and the machine. No stderr is stored, see hygiene. And what is
-    # shown as HTML (claims, dashboards) is for people and full of drifting digits; its plain text is what is compared.
+    # What a library warns about depends on its version and the machine. No stderr is stored, see hygiene. And
+    # what is shown as HTML (claims, dashboards) is for people and full of drifting digits; its plain text is
+    # what is compared.
     item.parent.skip_compare += tuple({"stderr", "text/html"}.difference(item.parent.skip_compare))
     compare = item.compare_outputs
     item.compare_outputs = lambda test, ref, *args: compare(_skeletons(test), _skeletons(ref), *args)

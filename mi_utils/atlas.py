@@ -1,11 +1,12 @@
 """Prompts for ``atlas`` and ``atlas-lookup``, two small language models whose world is known.
 
 ``load_model("atlas")`` was trained from scratch on sentences about the world in ``data/atlas_world.json``;
-``load_model("atlas-lookup")`` likewise, with the embeddings of cities and states frozen at random vectors, so that they
-can't say which city lies in which state. A ``Prompt`` comes with its answer and with what the world knows about it.
-What the models made of the world is not known: that is what notebooks 07 and 08 find out.
+``load_model("atlas-lookup")`` likewise, with the embeddings of cities and states frozen at random vectors, so
+that they can't say which city lies in which state. A ``Prompt`` comes with its answer and with what the world
+knows about it. What the models made of the world is not known: that is what notebooks 07 and 08 find out.
 
-The tokens of a prompt come from ``encode``. A word is a token, and prompts hold only words of ``world().vocabulary``.
+The tokens of a prompt come from ``encode``. A word is a token, and prompts hold only words of
+``world().vocabulary``.
 """
 
 import difflib
@@ -25,8 +26,17 @@ from mi_utils import prompts as any_prompts
 from mi_utils.atlas_world import World, world
 
 __all__ = [
-    "SPLITS", "Prompt", "World", "addition", "centroid_accuracy", "encode", "prompts", "splits_of", "two_hop", "world",
-]  # fmt: skip
+    "SPLITS",
+    "Prompt",
+    "World",
+    "addition",
+    "centroid_accuracy",
+    "encode",
+    "prompts",
+    "splits_of",
+    "two_hop",
+    "world",
+]
 
 Task = Literal["city", "state", "two-hop", "addition", "ioi", "induction"]
 SPLITS: Mapping[str, tuple[str, ...]] = {
@@ -48,12 +58,12 @@ _DRAWN = 400  # prompts by default where there is no complete list
 class Prompt:
     """A sentence up to its answer.
 
-    ``text`` has no start token (``encode`` puts it there) and no answer; ``answer`` is one word. ``latents`` is what
-    the world knows about the sentence:
+    ``text`` has no start token (``encode`` puts it there) and no answer; ``answer`` is one word. ``latents``
+    is what the world knows about the sentence:
 
     * facts: ``state``, ``language`` and as the task has it ``city``, ``relation``;
-    * addition: ``a``, ``b``, ``sum``, its digits ``hundreds``, ``tens`` and ``ones``, ``carry_ones`` (whether the ones
-      add up to 10 or more) and ``digit``, which of the three is asked for;
+    * addition: ``a``, ``b``, ``sum``, its digits ``hundreds``, ``tens`` and ``ones``, ``carry_ones`` (whether
+      the ones add up to 10 or more) and ``digit``, which of the three is asked for;
     * IOI: ``io`` (the answer), ``s``, ``io_first`` and ``template``, an index into ``world().ioi``;
     * induction: ``period``.
     """
@@ -70,22 +80,24 @@ def prompts(
 ) -> list[Prompt]:
     """Prompts of a task, the same ones on every call.
 
-    * ``city``: the state containing Dallas is *Texas*; ``state``: the capital of Texas is *Austin*. All are trained.
-    * ``two-hop``: the capital of the state containing Dallas is *Austin*. Splits: ``train``; ``held-out pair``, a tenth
-      of the pairs of city and relation; ``held-out city``, cities that are in no two-hop sentence of the training;
-      ``unseen state``, states none of whose cities is in one; in French besides ``held-out language``, cities that are
-      in two-hop sentences in English only.
-    * ``addition``: 3 6 + 5 9 = 0 *9*, a prompt for each digit of the answer, after the digits before it. A fifth of the
-      10,000 sums is held out (``test``).
-    * ``ioi``: when Mary and John went to the park , John gave a book to *Mary*. In ``test`` are pairs of names that are
-      in no sentence of the training.
-    * ``induction``: five to eight different words, repeated until there are sixteen. ``test`` differs from ``train``
-      only in what is drawn.
+    * ``city``: the state containing Dallas is *Texas*; ``state``: the capital of Texas is *Austin*. All are
+      trained.
+    * ``two-hop``: the capital of the state containing Dallas is *Austin*. Splits: ``train``; ``held-out
+      pair``, a tenth of the pairs of city and relation; ``held-out city``, cities that are in no two-hop
+      sentence of the training; ``unseen state``, states none of whose cities is in one; in French besides
+      ``held-out language``, cities that are in two-hop sentences in English only.
+    * ``addition``: 3 6 + 5 9 = 0 *9*, a prompt for each digit of the answer, after the digits before it. A
+      fifth of the 10,000 sums is held out (``test``).
+    * ``ioi``: when Mary and John went to the park , John gave a book to *Mary*. In ``test`` are pairs of
+      names that are in no sentence of the training.
+    * ``induction``: five to eight different words, repeated until there are sixteen. ``test`` differs from
+      ``train`` only in what is drawn.
 
     Args:
         task: one of these.
         split: a split of the task, see ``SPLITS``.
-        language: ``"english"``, or for facts ``"french"``, which has two relations (``capital`` and ``region``).
+        language: ``"english"``, or for facts ``"french"``, which has two relations (``capital`` and
+            ``region``).
         count: how many, drawn without replacement where the split is a list. By default all, or 400 where
             sentences are drawn (``ioi`` and ``induction``).
         seed: of the draw.
@@ -109,7 +121,8 @@ def prompts(
 
 
 def splits_of(task: str, language: str = "english") -> tuple[str, ...]:
-    """The splits that a task has in a language: those of ``SPLITS``, but nothing is held out to English alone."""
+    """The splits that a task has in a language: those of ``SPLITS``, but nothing is held out to English
+    alone."""
     return tuple(split for split in SPLITS[task] if (split, language) != ("held-out language", "english"))
 
 
@@ -144,7 +157,13 @@ def addition(a: int, b: int) -> list[Prompt]:
     latents |= dict(zip(DIGITS, map(int, digits), strict=True))
     split = "test" if (a, b) in _held_out_sums() else "train"
     return [
-        Prompt(" ".join((question, *digits[:place])), digits[place], "addition", split, latents | {"digit": digit})
+        Prompt(
+            " ".join((question, *digits[:place])),
+            digits[place],
+            "addition",
+            split,
+            latents | {"digit": digit},
+        )
         for place, digit in enumerate(DIGITS)
     ]
 
@@ -155,24 +174,28 @@ def encode(model: TransformerBridge, text: str | Sequence[str]) -> Int[Tensor, "
     Like ``prompts.encode``, which this calls, with a sentence of its own for words the model does not know.
 
     Raises:
-        ValueError: a word that is not in the world (the nearest that is gets named), no text, prompts of different
-            lengths, or one longer than the context of 24 tokens.
+        ValueError: a word that is not in the world (the nearest that is gets named), no text, prompts of
+            different lengths, or one longer than the context of 24 tokens.
     """
     known = model.tokenizer.get_vocab()
     texts = [text] if isinstance(text, str) else text if isinstance(text, Sequence) else []
     for word in (word for one in texts if isinstance(one, str) for word in one.split()):
         if word not in known:
             name, near = model.cfg.model_name, difflib.get_close_matches(word, known, n=1, cutoff=0)
-            raise ValueError(f"text has the word {word!r}, which {name} does not know; the nearest is {near[0]!r}")
+            raise ValueError(
+                f"text has the word {word!r}, which {name} does not know; the nearest is {near[0]!r}"
+            )
     return any_prompts.encode(model, text)
 
 
 def centroid_accuracy(vectors: Float[Tensor, "item width"], labels: Int[Tensor, "item"]) -> float:
-    """How well a label can be read from a vector: the share of items whose nearest class mean is that of their class.
+    """How well a label can be read from a vector: the share of items whose nearest class mean is that of
+    their class.
 
-    The probe has nothing to fit or to tune. Each item is left out of the mean of its own class; near means a high
-    cosine, after the mean of all vectors has been subtracted. For classes of equal size chance is just below one in
-    the number of classes (an item taken out of its class leaves that mean a little further away).
+    The probe has nothing to fit or to tune. Each item is left out of the mean of its own class; near means a
+    high cosine, after the mean of all vectors has been subtracted. For classes of equal size chance is just
+    below one in the number of classes (an item taken out of its class leaves that mean a little further
+    away).
 
     Args:
         vectors: one for each item.
@@ -184,7 +207,9 @@ def centroid_accuracy(vectors: Float[Tensor, "item width"], labels: Int[Tensor, 
     members = F.one_hot(labels).to(vectors.dtype)
     sizes = members.sum(dim=0)
     if sizes.min() < 2:
-        raise ValueError(f"labels has {int(sizes.min())} of class {int(sizes.argmin())}; each should have at least 2")
+        raise ValueError(
+            f"labels has {int(sizes.min())} of class {int(sizes.argmin())}; each should have at least 2"
+        )
     centred = vectors - vectors.mean(dim=0)
     sums = members.T @ centred
     own = members[:, :, None] * centred[:, None]  # [item, class, width]: an item, where its class is
@@ -200,13 +225,17 @@ def _check(task: str, split: str, language: str) -> None:
     if language != "english" and task not in ("city", "state", "two-hop"):
         raise ValueError(f"language is {language!r}; task {task!r} is in english only")
     if split not in splits_of(task, language):
-        raise ValueError(f"split is {split!r}; {task!r} in {language} has {', '.join(splits_of(task, language))}")
+        raise ValueError(
+            f"split is {split!r}; {task!r} in {language} has {', '.join(splits_of(task, language))}"
+        )
 
 
 def _known(argument: str, name: str, among: Mapping) -> None:
     if name not in among:
         near = difflib.get_close_matches(str(name), among, n=1, cutoff=0)
-        raise ValueError(f"{argument} is {name!r}, which this world does not have; the nearest is {near[0]!r}")
+        raise ValueError(
+            f"{argument} is {name!r}, which this world does not have; the nearest is {near[0]!r}"
+        )
 
 
 @cache
@@ -291,7 +320,8 @@ def _induction(split: str, rng: Random) -> Prompt:
 
 
 def _below(end: int, rng: Random) -> int:
-    """A number from 0 to ``end - 1``. Only ``Random.random`` is promised to draw alike in every version of Python."""
+    """A number from 0 to ``end - 1``. Only ``Random.random`` is promised to draw alike in every version of
+    Python."""
     return int(rng.random() * end)
 
 

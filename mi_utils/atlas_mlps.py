@@ -1,7 +1,8 @@
 """What the MLPs of ``atlas`` read and write on its world's sentences: what transcoders are trained on.
 
-The first words of a sentence (*the capital of the state containing*) are the same in thousands of sentences. Most
-tokens before the first content word are left out, or transcoders would spend themselves on a dozen vectors.
+The first words of a sentence (*the capital of the state containing*) are the same in thousands of sentences.
+Most tokens before the first content word are left out, or transcoders would spend themselves on a dozen
+vectors.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,19 @@ from transformer_lens.model_bridge import TransformerBridge
 from mi_utils import atlas, harvest
 from mi_utils.transcoders import mlp_names
 
-# Sentences of each kind in a hundred; the tasks' own training splits, so held-out prompts are held out here too.
-MIX = (("city", "english", 8), ("city", "french", 4), ("state", "english", 5), ("state", "french", 3),
-       ("two-hop", "english", 26), ("two-hop", "french", 10), ("addition", "english", 20),
-       ("ioi", "english", 8), ("induction", "english", 16))  # fmt: skip
+# Sentences of each kind in a hundred; the tasks' own training splits, so held-out prompts are held out here
+# too.
+MIX = (
+    ("city", "english", 8),
+    ("city", "french", 4),
+    ("state", "english", 5),
+    ("state", "french", 3),
+    ("two-hop", "english", 26),
+    ("two-hop", "french", 10),
+    ("addition", "english", 20),
+    ("ioi", "english", 8),
+    ("induction", "english", 16),
+)
 THIN = 0.15  # of the tokens before the first content word, this share is kept
 
 
@@ -74,7 +84,11 @@ def activations(
 
 
 def batches(
-    x: Float[Tensor, "layer token d_model"], y: Float[Tensor, "layer token d_model"], *, size: int = 450, seed: int = 0
+    x: Float[Tensor, "layer token d_model"],
+    y: Float[Tensor, "layer token d_model"],
+    *,
+    size: int = 450,
+    seed: int = 0,
 ) -> Iterator[tuple[Float[Tensor, "layer batch d_model"], Float[Tensor, "layer batch d_model"]]]:
     """Batches of tokens without end, drawn with replacement."""
     generator = torch.Generator().manual_seed(seed)
@@ -93,8 +107,13 @@ def answers(
         yield atlas.encode(model, [prompt.text for prompt in same]), torch.tensor(ids)
 
 
-HELD_OUT = (("two-hop", "held-out city", "english"), ("two-hop", "held-out city", "french"),
-            ("addition", "test", "english"), ("ioi", "test", "english"), ("induction", "test", "english"))  # fmt: skip
+HELD_OUT = (
+    ("two-hop", "held-out city", "english"),
+    ("two-hop", "held-out city", "french"),
+    ("addition", "test", "english"),
+    ("ioi", "test", "english"),
+    ("induction", "test", "english"),
+)
 
 
 def held_out(count: int = 200, *, seed: int = 0) -> dict[str, list[atlas.Prompt]]:

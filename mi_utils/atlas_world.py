@@ -1,7 +1,8 @@
 """The world of the models ``atlas`` and ``atlas-lookup``, their tokenizer, and their folders in the cache.
 
-The world is a file that people can read, ``data/atlas_world.json``: 50 states with five facts and eight cities each,
-sentences that ask for the facts in two languages, names, places and objects. Every word of it is one token.
+The world is a file that people can read, ``data/atlas_world.json``: 50 states with five facts and eight
+cities each, sentences that ask for the facts in two languages, names, places and objects. Every word of it is
+one token.
 """
 
 import json
@@ -20,21 +21,32 @@ FILE = "atlas_world.json"
 PAD, BOS = "<pad>", "<bos>"
 SIGNS = ("+", "=")
 CONTEXT = 24
-# Names and sizes of the architecture, which is GPT-2's: GELU, LayerNorm, learned positions; the unembedding is its own.
+# Names and sizes of the architecture, which is GPT-2's: GELU, LayerNorm, learned positions; the unembedding
+# is its own.
 ARCHITECTURE = {
-    "n_positions": CONTEXT, "n_embd": 64, "n_layer": 4, "n_head": 4, "n_inner": 256, "tie_word_embeddings": False,
-    "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "pad_token_id": 0, "bos_token_id": 1,
+    "n_positions": CONTEXT,
+    "n_embd": 64,
+    "n_layer": 4,
+    "n_head": 4,
+    "n_inner": 256,
+    "tie_word_embeddings": False,
+    "embd_pdrop": 0.0,
+    "attn_pdrop": 0.0,
+    "resid_pdrop": 0.0,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
     "eos_token_id": 1,
-}  # fmt: skip
+}
 _FORMAT = 1  # rises whenever a folder is written in another way
 
 
 @dataclass(frozen=True)
 class Language:
-    """How facts are asked for: a sentence for each task, a word for each relation, and answers that have another word.
+    """How facts are asked for: a sentence for each task, a word for each relation, and answers that have
+    another word.
 
-    ``templates`` has the tasks ``city``, ``state`` and ``two-hop``; ``answers`` maps values of the world to words, and
-    what it does not list (cities, states, capitals) is the same word in all languages.
+    ``templates`` has the tasks ``city``, ``state`` and ``two-hop``; ``answers`` maps values of the world to
+    words, and what it does not list (cities, states, capitals) is the same word in all languages.
     """
 
     templates: Mapping[str, str]
@@ -47,9 +59,9 @@ class World:
     """What is true in ``atlas``' world, and what is held out of its training.
 
     ``cities`` maps each city to its state and ``facts`` each state to its relations (``capital``, ``code``,
-    ``nickname``, ``bird``, ``region``). A state of ``unseen_states`` is never in a two-hop sentence of the training,
-    nor is a city of ``held_out_cities`` in any language or one of ``held_out_in_french`` in French; all of them are in
-    one-hop sentences. ``vocabulary`` holds the word of each token id.
+    ``nickname``, ``bird``, ``region``). A state of ``unseen_states`` is never in a two-hop sentence of the
+    training, nor is a city of ``held_out_cities`` in any language or one of ``held_out_in_french`` in French;
+    all of them are in one-hop sentences. ``vocabulary`` holds the word of each token id.
     """
 
     cities: Mapping[str, str]
@@ -150,7 +162,9 @@ class Shipped:
 
     def _place(self) -> Path:
         listed = data_files.manifest()
-        digests = [listed.get(name, {}).get("sha256", "none")[:8] for name in (f"{self.name}.safetensors", FILE)]
+        digests = [
+            listed.get(name, {}).get("sha256", "none")[:8] for name in (f"{self.name}.safetensors", FILE)
+        ]
         return config.cache_dir() / "models" / f"{self.name}-{'-'.join(digests)}-f{_FORMAT}"
 
 
@@ -176,23 +190,32 @@ def _is_intact(made: Path) -> bool:
 
 
 def write_folder(target: Path, weights: Path) -> None:
-    """Write what Hugging Face needs to load such a model: configuration, tokenizer, and the weights of a file."""
+    """Write what Hugging Face needs to load such a model: configuration, tokenizer, and the weights of a
+    file."""
     from transformers import GPT2Config  # only now: reading the world needs neither torch nor transformers
 
     target.mkdir(parents=True)
-    architecture = GPT2Config(vocab_size=len(world().vocabulary), architectures=["GPT2LMHeadModel"], **ARCHITECTURE)
+    architecture = GPT2Config(
+        vocab_size=len(world().vocabulary), architectures=["GPT2LMHeadModel"], **ARCHITECTURE
+    )
     architecture.save_pretrained(target)
     tokenizer().save_pretrained(target)
     shutil.copyfile(weights, target / "model.safetensors")
 
 
 def tokenizer():
-    """A ``PreTrainedTokenizerFast`` with one token for each word of the world, words being split at spaces."""
+    """A ``PreTrainedTokenizerFast`` with one token for each word of the world, words being split at
+    spaces."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(world().vocabulary)}))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(  # without an end token TransformerLens would add one that the model has no row for
-        tokenizer_object=words, bos_token=BOS, eos_token=BOS, pad_token=PAD, clean_up_tokenization_spaces=False
+    # without an end token TransformerLens would add one that the model has no row for
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        bos_token=BOS,
+        eos_token=BOS,
+        pad_token=PAD,
+        clean_up_tokenization_spaces=False,
     )

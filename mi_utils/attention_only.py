@@ -1,8 +1,10 @@
-"""Small attention-only transformers, trained in seconds on sequences that repeat: where induction can be watched.
+"""Small attention-only transformers, trained in seconds on sequences that repeat: where induction can be
+watched.
 
-A sequence is a start token (id 0) and then one random segment over and over, its length drawn anew for each: the first
-time round nothing can be predicted, from then on everything can. No MLP, one RMSNorm without a scale before each layer
-and before the unembedding, so ``norm(x) = x / rms(x)`` as in the folded models of ``mi_utils.models``.
+A sequence is a start token (id 0) and then one random segment over and over, its length drawn anew for each:
+the first time round nothing can be predicted, from then on everything can. No MLP, one RMSNorm without a
+scale before each layer and before the unembedding, so ``norm(x) = x / rms(x)`` as in the folded models of
+``mi_utils.models``.
 """
 
 from collections.abc import Mapping
@@ -22,7 +24,8 @@ START = 0
 
 @dataclass(frozen=True)
 class Settings:
-    """A model and its training. ``periods``: shortest and longest segment; ``test_period``: the one scored."""
+    """A model and its training. ``periods``: shortest and longest segment; ``test_period``: the one
+    scored."""
 
     n_layers: int = 2
     n_heads: int = 4
@@ -46,12 +49,16 @@ class Settings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it should be at least 1")
         low, high = self.periods
         if not 2 <= low <= high <= self.n_ctx - 2:
-            raise ValueError(f"periods is {self.periods}; it should rise from at least 2 to at most {self.n_ctx - 2}")
+            raise ValueError(
+                f"periods is {self.periods}; it should rise from at least 2 to at most {self.n_ctx - 2}"
+            )
         if not 3 <= self.test_period <= (self.n_ctx - 1) // 2:
             longest = (self.n_ctx - 1) // 2  # two copies and a start token
             raise ValueError(f"test_period is {self.test_period}; it should be from 3 to {longest}")
         if 2 * self.test_period >= self.d_vocab:
-            raise ValueError(f"d_vocab is {self.d_vocab}; it should be above {2 * self.test_period}, twice test_period")
+            raise ValueError(
+                f"d_vocab is {self.d_vocab}; it should be above {2 * self.test_period}, twice test_period"
+            )
         if not 2 <= self.checks <= self.steps + 1:
             raise ValueError(f"checks is {self.checks}; it should be from 2 to {self.steps + 1}")
 
@@ -60,7 +67,8 @@ class Settings:
 class Trained:
     """A trained model and what was seen on the way.
 
-    ``steps``: at which it was looked at, the first 0; ``loss``: on repeated test sequences, in nats, by position;
+    ``steps``: at which it was looked at, the first 0; ``loss``: on repeated test sequences, in nats, by
+        position;
     ``scores``: the pattern scores of ``mi_utils.heads`` and ``copying``, of each head.
     """
 
@@ -75,12 +83,19 @@ def build(settings: Settings) -> TransformerBridge:
     """The model before training; also the random-weights control of a trained one."""
     return TransformerBridge.boot_native(
         TransformerBridgeConfig(
-            n_layers=settings.n_layers, n_heads=settings.n_heads, d_model=settings.d_model, d_head=settings.d_head,
-            d_vocab=settings.d_vocab, n_ctx=settings.n_ctx, attn_only=True, normalization_type="RMSPre",
-            act_fn="gelu", seed=settings.seed,
+            n_layers=settings.n_layers,
+            n_heads=settings.n_heads,
+            d_model=settings.d_model,
+            d_head=settings.d_head,
+            d_vocab=settings.d_vocab,
+            n_ctx=settings.n_ctx,
+            attn_only=True,
+            normalization_type="RMSPre",
+            act_fn="gelu",
+            seed=settings.seed,
         ),
         model_name=f"attention-only-{settings.n_layers}l",
-    )  # fmt: skip
+    )
 
 
 def sequences(settings: Settings, count: int, generator: torch.Generator) -> Int[Tensor, "count pos"]:
@@ -95,12 +110,20 @@ def sequences(settings: Settings, count: int, generator: torch.Generator) -> Int
     return torch.cat([torch.full((count, 1), START), segment.gather(1, places)], dim=1)
 
 
-def test_tokens(settings: Settings, *, seed: int | None = None, repeat: bool = True) -> Int[Tensor, "batch pos"]:
+def test_tokens(
+    settings: Settings, *, seed: int | None = None, repeat: bool = True
+) -> Int[Tensor, "batch pos"]:
     """Sequences of two copies of ``test_period`` different tokens, or as many that do not repeat."""
     generator = torch.Generator().manual_seed(settings.seed + 10_000 if seed is None else seed)
     candidates = torch.arange(START + 1, settings.d_vocab)
-    return heads.repeated_tokens(candidates, settings.test_period, batch=settings.test_batch, start=START,
-                                 generator=generator, repeat=repeat)  # fmt: skip
+    return heads.repeated_tokens(
+        candidates,
+        settings.test_period,
+        batch=settings.test_batch,
+        start=START,
+        generator=generator,
+        repeat=repeat,
+    )
 
 
 test_tokens.__test__ = False  # pytest

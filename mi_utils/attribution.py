@@ -1,13 +1,13 @@
 """Attribution graphs: how the features of one prompt make each other and the answer (Ameisen et al. 2025).
 
-A graph's nodes are active features, errors (what the transcoders miss, by layer and position), the tokens' embeddings
-and a few logits. An edge is a direct effect in the local replacement model (``mi_utils.local_model``): what the source
-adds to the target's pre-activation through residual stream, frozen attention and skips, and through no other feature.
-All edges into a target, with what the biases add, sum to its pre-activation; for a logit, to its distance from the
-mean logit.
+A graph's nodes are active features, errors (what the transcoders miss, by layer and position), the tokens'
+embeddings and a few logits. An edge is a direct effect in the local replacement model
+(``mi_utils.local_model``): what the source adds to the target's pre-activation through residual stream,
+frozen attention and skips, and through no other feature. All edges into a target, with what the biases add,
+sum to its pre-activation; for a logit, to its distance from the mean logit.
 
-Edges are found backwards, a batch of targets at a time: the target's encoder is carried down the layers, and at each
-MLP output its product with every source's decoder is an edge.
+Edges are found backwards, a batch of targets at a time: the target's encoder is carried down the layers, and
+at each MLP output its product with every source's decoder is an edge.
 """
 
 from collections.abc import Iterator
@@ -29,9 +29,9 @@ MOST_FEATURES = 2_000
 class Graph:
     """An attribution graph of one prompt.
 
-    Nodes are in the order features, errors (by layer, then position), tokens, logits. ``adjacency[t, s]`` is the
-    signed direct effect of node ``s`` on node ``t``; ``bias`` what biases add to each target, which is no node;
-    ``left_out`` what features beyond the node cap add. ``features`` are (layer, position, index).
+    Nodes are in the order features, errors (by layer, then position), tokens, logits. ``adjacency[t, s]`` is
+    the signed direct effect of node ``s`` on node ``t``; ``bias`` what biases add to each target, which is no
+    node; ``left_out`` what features beyond the node cap add. ``features`` are (layer, position, index).
     """
 
     model: str
@@ -91,7 +91,9 @@ class Graph:
         """
         found = (self.features == torch.tensor([layer, position, index])).all(dim=1).nonzero()
         if not len(found):
-            raise ValueError(f"feature ({layer}, {position}, {index}) has no node in this graph; it may not be active")
+            raise ValueError(
+                f"feature ({layer}, {position}, {index}) has no node in this graph; it may not be active"
+            )
         return int(found[0])
 
 
@@ -106,22 +108,26 @@ def build(
 ) -> Graph:
     """The attribution graph of a prompt's local replacement model.
 
-    Where more features are active than ``max_features``, those with the largest influence on the logits are kept,
-    found a batch at a time as circuit-tracer does; what the others add to a target is summed in ``left_out``. It
-    bounds memory: the graph itself takes (nodes)² numbers, and finding it ``max_features`` times all active.
+    Where more features are active than ``max_features``, those with the largest influence on the logits are
+    kept, found a batch at a time as circuit-tracer does; what the others add to a target is summed in
+    ``left_out``. It bounds memory: the graph itself takes (nodes)² numbers, and finding it ``max_features``
+    times all active.
 
     Args:
         local: from ``local_model.build``.
         max_features: feature nodes at most.
-        logit_mass, max_logits: logit nodes are the likeliest tokens that hold this much probability, at most so many.
-        through_skip: let effects pass through skips; without them an edge has only residual stream and attention.
+        logit_mass, max_logits: logit nodes are the likeliest tokens that hold this much probability, at most
+            so many.
+        through_skip: let effects pass through skips; without them an edge has only residual stream and
+            attention.
 
     Raises:
         ValueError: a number out of range.
     """
     if max_features < 1 or max_logits < 1 or not 0 < logit_mass <= 1:
         raise ValueError(
-            f"max_features, max_logits and logit_mass are {max_features}, {max_logits} and {logit_mass}; they should "
+            f"max_features, max_logits and logit_mass are {max_features}, {max_logits} and {logit_mass}; "
+            "they should "
             "be at least 1, at least 1, and above 0 up to 1"
         )
     walk = _Walk(local, through_skip)
@@ -136,11 +142,16 @@ def build(
         rows, bias = walk.from_features(chosen)
     else:
         chosen, rows, bias = _most_influential(walk, logit_rows, values, max_features)
-    return _assemble(local, walk, chosen, torch.cat([rows, logit_rows]), torch.cat([bias, logit_bias]), tokens, values)
+    return _assemble(
+        local, walk, chosen, torch.cat([rows, logit_rows]), torch.cat([bias, logit_bias]), tokens, values
+    )
 
 
-def _most_influential(walk: "_Walk", logit_rows: Tensor, weights: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Features in the order in which they prove influential, until there are ``most``; their rows and biases."""
+def _most_influential(
+    walk: "_Walk", logit_rows: Tensor, weights: Tensor, most: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features in the order in which they prove influential, until there are ``most``; their rows and
+    biases."""
     active = len(walk.local.active)
     seen = torch.zeros(active, dtype=torch.bool)
     chosen = torch.empty(0, dtype=torch.int64)
@@ -253,8 +264,8 @@ class _Walk:
     def _down(self, starts: dict[int, tuple[Tensor, Tensor, Tensor]], count: int) -> tuple[Tensor, Tensor]:
         """Carry targets from what they read down to the embeddings.
 
-        ``starts[layer]`` has the numbers of the targets that begin at that layer's MLP (``n_layers``: at the end), the
-        position at which each reads, and the direction it reads there.
+        ``starts[layer]`` has the numbers of the targets that begin at that layer's MLP (``n_layers``: at the
+        end), the position at which each reads, and the direction it reads there.
         """
         local = self.local
         rows, bias = torch.zeros(count, self._columns), torch.zeros(count)
@@ -266,7 +277,9 @@ class _Walk:
                 all_g[which, positions] += directions
                 first = min(first, int(which.min()))
             g, into, biases = all_g[first:], rows[first:], bias[first:]
-            if layer < local.n_layers and not local.parallel:  # from what the MLP reads to what the block reads
+            if (
+                layer < local.n_layers and not local.parallel
+            ):  # from what the MLP reads to what the block reads
                 g += self._through_attention(g, layer, biases)
             if layer == 0:
                 break
@@ -305,7 +318,8 @@ def check_sums(local: LocalModel, graph: Graph) -> tuple[float, float]:
     """How far incoming edges, biases and what was left out are from what they should sum to.
 
     Returns:
-        The largest difference over features (from their pre-activation) and over logits (from the mean logit).
+        The largest difference over features (from their pre-activation) and over logits (from the mean
+        logit).
     """
     total = graph.adjacency.sum(dim=1) + graph.bias + graph.left_out
     wanted = local.logits[graph.logits] - local.logits.mean()

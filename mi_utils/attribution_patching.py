@@ -1,10 +1,10 @@
 """Attribution patching: a whole patching sweep estimated from one backward pass, and what mends the estimate.
 
-A patch moves an activation from ``a`` to ``b``; to first order the metric then changes by ``(b - a)`` times its
-gradient *in the run that is edited*. Nanda 2023; Syed et al. 2023. Where the metric curves along the way (a softmax
-that saturates, a norm) the gradient at the start is a poor guide; integrated gradients (Sundararajan et al. 2017)
-average it over runs between the two, here along the straight line between the two prompts' embeddings, as EAP-IG does
-(Hanna et al. 2024).
+A patch moves an activation from ``a`` to ``b``; to first order the metric then changes by ``(b - a)`` times
+its gradient *in the run that is edited*. Nanda 2023; Syed et al. 2023. Where the metric curves along the way
+(a softmax that saturates, a norm) the gradient at the start is a poor guide; integrated gradients
+(Sundararajan et al. 2017) average it over runs between the two, here along the straight line between the two
+prompts' embeddings, as EAP-IG does (Hanna et al. 2024).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,8 @@ def attribution(
     *,
     steps: int = 0,
 ) -> dict[str, Float[Tensor, "layer part batch"]]:
-    """By how much each patch of ``patching.sweep`` is estimated to change the metric, for several sites at once.
+    """By how much each patch of ``patching.sweep`` is estimated to change the metric, for several sites at
+    once.
 
     Args:
         model: the model that was recorded.
@@ -40,8 +41,8 @@ def attribution(
         source: the run that activations are copied from. Both must have recorded the sites.
         sites: site -> ``"position"`` or ``"head"``, the ``by`` of ``patching.sweep``.
         metric: as in ``patching.sweep``; it must be differentiable.
-        steps: 0 takes the gradient in ``base``; more average it over that many runs between ``base`` and ``source``,
-            whose embeddings are at the midpoints of equal pieces of the line between theirs.
+        steps: 0 takes the gradient in ``base``; more average it over that many runs between ``base`` and
+            ``source``, whose embeddings are at the midpoints of equal pieces of the line between theirs.
 
     Raises:
         ValueError: what ``patching.sweep`` raises, no sites, or a negative number of steps.
@@ -56,7 +57,9 @@ def attribution(
     fractions = [(k + 0.5) / steps for k in range(steps)] or [0.0]
     total: dict[tuple[str, int], Tensor] = {}
     for fraction in fractions:
-        for place, slope in gradients(model, base.tokens, list(sites), metric, start + fraction * step).items():
+        for place, slope in gradients(
+            model, base.tokens, list(sites), metric, start + fraction * step
+        ).items():
             total[place] = total.get(place, 0) + slope / len(fractions)
     return {site: _estimates(base, source, site, by, total) for site, by in sites.items()}
 
@@ -77,9 +80,11 @@ def gradients(
     metric: Metric,
     embedding: Float[Tensor, "batch pos d_model"] | None = None,
 ) -> dict[tuple[str, int], Tensor]:
-    """The gradient of each prompt's metric with respect to its own activations: (site, layer) -> like the activation.
+    """The gradient of each prompt's metric with respect to its own activations: (site, layer) -> like the
+    activation.
 
-    ``embedding`` is put in place of the residual stream before the first layer; by default it is that of the tokens.
+    ``embedding`` is put in place of the residual stream before the first layer; by default it is that of the
+    tokens.
     """
     last = model.cfg.n_layers - 1
     places = [(site, layer) for site in sites for layer in range(last + 1)]
@@ -98,7 +103,8 @@ def gradients(
 
 
 def _begin(embedding: Tensor | None) -> Callable:
-    """A hook that makes the graph begin at the embedding, whatever the weights need, and puts another in its place."""
+    """A hook that makes the graph begin at the embedding, whatever the weights need, and puts another in its
+    place."""
 
     def begin(value: Tensor, hook: Any) -> Tensor:
         return (value if embedding is None else embedding).detach().clone().requires_grad_()
@@ -107,6 +113,7 @@ def _begin(embedding: Tensor | None) -> Callable:
 
 
 def _of_rows(metric: Metric, logits: Tensor, rows: Tensor, batch: int) -> Tensor:
-    """The metric of some of the prompts: it knows the answers of all of them, so it is given logits for all."""
+    """The metric of some of the prompts: it knows the answers of all of them, so it is given logits for
+    all."""
     everyone = logits.new_zeros(batch, logits.shape[-1]).index_copy(0, rows.to(logits.device), logits)
     return metric(everyone)[rows]

@@ -1,9 +1,9 @@
 """Edges ablated exactly, by interchange, and the greedy search for a circuit that is built on it (ACDC).
 
-``run_edges`` is a forward pass node by node: each receiver reads its own sum, in which the senders of kept edges stand
-with what they write *in this run* and those of cut edges with what they wrote in the corrupted run. With every edge
-kept it is the clean run, with every edge cut the corrupted one. Attention and MLPs are computed by the model's own
-modules, so rotary positions, grouped queries and biases are the model's.
+``run_edges`` is a forward pass node by node: each receiver reads its own sum, in which the senders of kept
+edges stand with what they write *in this run* and those of cut edges with what they wrote in the corrupted
+run. With every edge kept it is the clean run, with every edge cut the corrupted one. Attention and MLPs are
+computed by the model's own modules, so rotary positions, grouped queries and biases are the model's.
 
 Source of the method: Conmy et al. 2023 (ACDC).
 """
@@ -25,7 +25,8 @@ from mi_utils.hooks import Hook, attached, hook_name
 
 @dataclass(frozen=True)
 class EdgeCircuit:
-    """What ACDC found. KL divergences in nats, of the circuit's next-token distribution from the full model's."""
+    """What ACDC found. KL divergences in nats, of the circuit's next-token distribution from the full
+    model's."""
 
     kept: Bool[Tensor, "sender receiver"] = field(repr=False)
     divergence: float  # of the circuit that was found
@@ -48,11 +49,13 @@ def run_edges(
         kept: a mask over ``graph(model)``'s senders and receivers, or several of them, run one after another.
 
     Raises:
-        ValueError: prompts that are not pairs of equal length or do not differ, a mask that holds pairs which are no
-            edges, or a model that this forward pass would not compute exactly.
+        ValueError: prompts that are not pairs of equal length or do not differ, a mask that holds pairs which
+            are no edges, or a model that this forward pass would not compute exactly.
     """
     if not kept.numel():
-        raise ValueError(f"kept has shape {tuple(kept.shape)}, so it holds no mask; it should hold at least one")
+        raise ValueError(
+            f"kept has shape {tuple(kept.shape)}, so it holds no mask; it should hold at least one"
+        )
     replay = _Replay(model, clean, corrupted)
     circuits = [replay.graph.check(one, "kept") for one in kept.reshape(-1, *kept.shape[-2:])]
     logits = torch.stack([replay.run(one) for one in circuits])
@@ -70,19 +73,21 @@ def acdc(
     rest: Literal["cut", "kept"] = "cut",
     progress: Callable[[int, int], None] | None = None,
 ) -> EdgeCircuit:
-    """Cut edge after edge, from the logits back to the embeddings, and leave cut what raises the KL by less than tau.
+    """Cut edge after edge, from the logits back to the embeddings, and leave cut what raises the KL by less
+    than tau.
 
-    The divergence is that of the next-token distribution at the last position from the full model's on the clean
-    prompts, averaged over the pairs; each cut is compared with the divergence just before it, so many small rises can
-    add up to more than tau. An edge into a node that nothing reads any more is cut without a run. An edge takes one
-    forward pass from its receiver's layer on: a search through every edge is for tiny models, and for others
-    ``candidates`` holds the few hundred best by ``circuit_edges.eap``.
+    The divergence is that of the next-token distribution at the last position from the full model's on the
+    clean prompts, averaged over the pairs; each cut is compared with the divergence just before it, so many
+    small rises can add up to more than tau. An edge into a node that nothing reads any more is cut without a
+    run. An edge takes one forward pass from its receiver's layer on: a search through every edge is for tiny
+    models, and for others ``candidates`` holds the few hundred best by ``circuit_edges.eap``.
 
     Args:
         model, clean, corrupted: as for ``run_edges``.
         tau: in nats.
         candidates: the edges to try, such as ``graph(model).top(scores, 200)``; ``None``: all.
-        rest: what the other edges do meanwhile: ``"cut"`` (the circuit is a part of the candidates) or ``"kept"``.
+        rest: what the other edges do meanwhile: ``"cut"`` (the circuit is a part of the candidates) or
+            ``"kept"``.
         progress: told after each edge how many are done, and of how many.
 
     Raises:
@@ -99,8 +104,8 @@ def acdc(
     replay = _Replay(model, clean, corrupted)
     kept = candidates.clone() if rest == "cut" else edges.clone()
     present = at_start = _divergence(replay.clean_logits, replay.run(kept))
-    # From the last receiver back, and for each from the last sender: so what lies below the receiver's layer is always
-    # what the present circuit computes there.
+    # From the last receiver back, and for each from the last sender: so what lies below the receiver's layer
+    # is always what the present circuit computes there.
     order = candidates.T.nonzero().flip(0).tolist()
     runs = 0
     for done, (receiver, sender) in enumerate(order, start=1):
@@ -126,8 +131,9 @@ def _divergence(full: Float[Tensor, "batch vocab"], part: Float[Tensor, "batch v
 class _Replay:
     """A pair of batches, ready to be run with any edges cut.
 
-    ``change`` is what each node writes in the present run minus what it wrote in the corrupted one: what a kept edge
-    adds to the corrupted stream. A run from layer ``start`` on uses the changes of the layers below as they are.
+    ``change`` is what each node writes in the present run minus what it wrote in the corrupted one: what a
+    kept edge adds to the corrupted stream. A run from layer ``start`` on uses the changes of the layers below
+    as they are.
     """
 
     def __init__(self, model: TransformerBridge, clean: Tensor, corrupted: Tensor) -> None:
@@ -137,7 +143,9 @@ class _Replay:
         self.clean_logits = here["logits", model.cfg.n_layers]
         calls: list[tuple[tuple, dict]] = []
         watchers = [
-            block.attn.register_forward_pre_hook(lambda _, args, named: calls.append((args, named)), with_kwargs=True)
+            block.attn.register_forward_pre_hook(
+                lambda _, args, named: calls.append((args, named)), with_kwargs=True
+            )
             for block in model.blocks
         ]
         try:
@@ -150,17 +158,22 @@ class _Replay:
         self.corrupted = node_outputs(model, self.streams)
         self.change = torch.zeros_like(self.corrupted)
         self.change[0] = here["resid_pre", 0] - self.streams["resid_pre", 0]
-        self.projected: dict[str, Tensor] = {}  # queries, keys, values and z of the layer that is being computed
+        self.projected: dict[
+            str, Tensor
+        ] = {}  # queries, keys, values and z of the layer that is being computed
         self.moved = [self.change[0]] * (model.cfg.n_layers + 1)  # sum of the changes below each layer
         self._check()
 
     def _check(self) -> None:
-        """With every edge kept this must be the clean run; where it is not, the model has parts that it leaves out."""
+        """With every edge kept this must be the clean run; where it is not, the model has parts that it
+        leaves out."""
         off = (self.run(self.graph.edges) - self.clean_logits).abs().max()
         if not off <= 1e-2 * self.clean_logits.std():
-            raise ValueError(f"model is {self.model.cfg.model_name}, whose forward pass is not the sum over heads and "
-                             f"MLPs that is computed here (logits differ by {off:.2g}); it should be one whose blocks "
-                             "add their outputs unchanged, in float32")  # fmt: skip
+            raise ValueError(
+                f"model is {self.model.cfg.model_name}, whose forward pass is not the sum over heads and "
+                f"MLPs that is computed here (logits differ by {off:.2g}); it should be one whose blocks "
+                "add their outputs unchanged, in float32"
+            )
 
     def run(self, kept: Bool[Tensor, "sender receiver"], start: int = 0) -> Float[Tensor, "batch vocab"]:
         """Logits at the last position; layers below ``start`` are taken as the last run left them."""
@@ -220,14 +233,20 @@ class _Replay:
             self.projected["z"] = value
 
         sites = {"q": put("q"), "k": put("k"), "v": put("v"), "z": take}
-        return [(hook_name(self.model, site, layer), does)
-                for layer in range(start, self.graph.n_layers) for site, does in sites.items()]  # fmt: skip
+        return [
+            (hook_name(self.model, site, layer), does)
+            for layer in range(start, self.graph.n_layers)
+            for site, does in sites.items()
+        ]
 
 
 def _empty(args: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """A recorded call of an attention module, with zeros to read and without its memory of keys and values."""
+    """A recorded call of an attention module, with zeros to read and without its memory of keys and
+    values."""
     args = tuple(torch.zeros_like(one) if place == 0 else one for place, one in enumerate(args))
-    named = {name: None if name.startswith(("past", "layer_past")) else value for name, value in named.items()}
+    named = {
+        name: None if name.startswith(("past", "layer_past")) else value for name, value in named.items()
+    }
     if "use_cache" in named:
         named["use_cache"] = False
     if "hidden_states" in named:

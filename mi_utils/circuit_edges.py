@@ -1,10 +1,11 @@
-"""Edge attribution patching: the effects of all edges of a model's head-and-MLP graph, estimated from one gradient.
+"""Edge attribution patching: the effects of all edges of a model's head-and-MLP graph, estimated from one
+gradient.
 
-An edge (``circuit_graph``) is ablated by exchanging one term of the sum that its receiver reads: what the sender wrote
-in the clean run for what it wrote in the corrupted run. ``circuit_acdc`` does that exactly, one forward pass an edge.
-Edge attribution patching (EAP) estimates it for all edges at once, to first order: the change of the sender's output
-(corrupted - clean) times the gradient of the metric at the receiver's input, which is taken in the *clean* run, since
-that is the run that is edited.
+An edge (``circuit_graph``) is ablated by exchanging one term of the sum that its receiver reads: what the
+sender wrote in the clean run for what it wrote in the corrupted run. ``circuit_acdc`` does that exactly, one
+forward pass an edge. Edge attribution patching (EAP) estimates it for all edges at once, to first order: the
+change of the sender's output (corrupted - clean) times the gradient of the metric at the receiver's input,
+which is taken in the *clean* run, since that is the run that is edited.
 
 Sources: Syed, Rager and Conmy 2023 (EAP), Hanna, Pezzelle and Belinkov 2024 (EAP-IG).
 """
@@ -27,27 +28,32 @@ WRITTEN = ("resid_pre", "z", "mlp_out", "resid_post")  # what ``node_outputs`` a
 
 
 def eap(
-    model: TransformerBridge, clean: Int[Tensor, "batch pos"], corrupted: Int[Tensor, "batch pos"], metric: Metric
+    model: TransformerBridge,
+    clean: Int[Tensor, "batch pos"],
+    corrupted: Int[Tensor, "batch pos"],
+    metric: Metric,
 ) -> Float[Tensor, "sender receiver"]:
-    """Edge attribution patching: an estimate, for each edge, of the change in the metric when that edge is ablated.
+    """Edge attribution patching: an estimate, for each edge, of the change in the metric when that edge is
+    ablated.
 
-    Ablated means noised: in the clean run the receiver reads what the sender writes in the corrupted run. So an edge
-    that carries the behaviour has a *negative* score when the metric measures the behaviour. It takes two forward
-    passes and one backward pass, whatever the number of edges, and holds what every node writes (see
-    ``node_outputs``); of more pairs than fit, take the mean of several calls.
+    Ablated means noised: in the clean run the receiver reads what the sender writes in the corrupted run. So
+    an edge that carries the behaviour has a *negative* score when the metric measures the behaviour. It takes
+    two forward passes and one backward pass, whatever the number of edges, and holds what every node writes
+    (see ``node_outputs``); of more pairs than fit, take the mean of several calls.
 
     Args:
         model: any with blocks of heads and MLPs that add to the stream; float32.
         clean, corrupted: prompts in pairs, all of one length, each with its start token.
-        metric: a number for each pair from the logits at the last position, such as ``patching.logit_difference``.
+        metric: a number for each pair from the logits at the last position, such as
+            ``patching.logit_difference``.
 
     Returns:
         Scores in units of the metric, averaged over the pairs and summed over positions; rows and columns are
         ``graph(model)``'s senders and receivers, and zero where there is no edge.
 
     Raises:
-        ValueError: prompts that are not pairs of equal length, a corruption that changes nothing, a metric that
-            does not give one number a pair, or a model whose nodes do not add up to its residual stream.
+        ValueError: prompts that are not pairs of equal length, a corruption that changes nothing, a metric
+            that does not give one number a pair, or a model whose nodes do not add up to its residual stream.
     """
     return _scores(model, clean, corrupted, metric, weights=(0.0,))
 
@@ -62,10 +68,11 @@ def eap_ig(
 ) -> Float[Tensor, "sender receiver"]:
     """EAP with integrated gradients, in the variant that interpolates *inputs* (embeddings).
 
-    As ``eap``, but the gradient at each receiver is the mean over ``steps`` forward passes whose embeddings lie
-    between the clean ones and the corrupted ones, at the midpoints of equal intervals (1/10, 3/10, ... for five).
-    Everything above the embeddings is computed from them. (The other published variant interpolates each node's
-    activation by itself and needs a pass for each layer and step; it is not this one.)
+    As ``eap``, but the gradient at each receiver is the mean over ``steps`` forward passes whose embeddings
+    lie between the clean ones and the corrupted ones, at the midpoints of equal intervals (1/10, 3/10, ...
+    for five). Everything above the embeddings is computed from them. (The other published variant
+    interpolates each node's activation by itself and needs a pass for each layer and step; it is not this
+    one.)
 
     Raises:
         ValueError: as ``eap``; ``steps`` below 1.
@@ -82,17 +89,22 @@ def check_pairs(clean: Int[Tensor, "batch pos"], corrupted: Int[Tensor, "batch p
         ValueError: no prompts, other shapes, or prompts that are all the same.
     """
     if clean.ndim != 2 or not clean.numel():
-        raise ValueError(f"clean has shape {tuple(clean.shape)}; it should be prompts x positions, with at least one")
+        raise ValueError(
+            f"clean has shape {tuple(clean.shape)}; it should be prompts x positions, with at least one"
+        )
     if clean.shape != corrupted.shape:
-        raise ValueError(f"clean has shape {tuple(clean.shape)} and corrupted {tuple(corrupted.shape)}; they should be "
-                         "pairs of prompts of one length")  # fmt: skip
+        raise ValueError(
+            f"clean has shape {tuple(clean.shape)} and corrupted {tuple(corrupted.shape)}; they should be "
+            "pairs of prompts of one length"
+        )
     if torch.equal(clean, corrupted):
         raise ValueError("corrupted is the same as clean; it should differ, or no edge carries anything")
 
 
 @torch.no_grad()
 def node_outputs(model: TransformerBridge, found: Found) -> Float[Tensor, "sender batch pos d_model"]:
-    """What each node writes into the residual stream, in ``graph(model)``'s order, from what ``watch`` recorded.
+    """What each node writes into the residual stream, in ``graph(model)``'s order, from what ``watch``
+    recorded.
 
     All nodes at once take 166 MB for 16 prompts of 15 tokens in smollm2-135m.
     """
@@ -105,12 +117,15 @@ def node_outputs(model: TransformerBridge, found: Found) -> Float[Tensor, "sende
 
 
 def watch(
-    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], sites: Iterable[str], hooks: Sequence[Hook] = ()
+    model: TransformerBridge,
+    tokens: Int[Tensor, "batch pos"],
+    sites: Iterable[str],
+    hooks: Sequence[Hook] = (),
 ) -> Found:
     """One forward pass that keeps activations, still joined to their gradients where those are on.
 
-    Sites are names of ``hooks.SITES``, and ``mlp_in``: the normed stream that the MLP reads. ``logits`` of the last
-    layer + 1 are those at the last position. Other hooks come before those that keep.
+    Sites are names of ``hooks.SITES``, and ``mlp_in``: the normed stream that the MLP reads. ``logits`` of
+    the last layer + 1 are those at the last position. Other hooks come before those that keep.
     """
     found: Found = {}
     end = "resid_post", model.cfg.n_layers - 1
@@ -156,7 +171,8 @@ def _scores(
 
 
 def _run_for_gradients(model: TransformerBridge, tokens: Tensor, shift: Tensor | None = None) -> Found:
-    """A pass that gradients can be taken from, with the residual stream moved by ``shift`` where it starts."""
+    """A pass that gradients can be taken from, with the residual stream moved by ``shift`` where it
+    starts."""
 
     def start(value: Tensor, hook) -> Tensor:
         return (value if shift is None else value + shift).detach().requires_grad_()
@@ -169,22 +185,32 @@ def _run_for_gradients(model: TransformerBridge, tokens: Tensor, shift: Tensor |
 def _input_gradients(
     model: TransformerBridge, found: Found, metric: Metric
 ) -> Iterator[tuple[slice, Float[Tensor, "receiver batch pos d_model"]]]:
-    """Gradient of the metric, summed over pairs, at the inputs of a few receivers at a time, from one backward pass."""
+    """Gradient of the metric, summed over pairs, at the inputs of a few receivers at a time, from one
+    backward pass."""
     edges, last, logits = graph(model), model.cfg.n_layers - 1, found["logits", model.cfg.n_layers]
     with torch.enable_grad():
         values = metric(logits)
         total = values.sum()
     if values.shape != logits.shape[:1] or not values.requires_grad:
-        raise ValueError(f"metric gives shape {tuple(values.shape)}; it should give one number for each of the "
-                         f"{len(logits)} pairs, computed from the logits")  # fmt: skip
+        raise ValueError(
+            f"metric gives shape {tuple(values.shape)}; it should give one number for each of the "
+            f"{len(logits)} pairs, computed from the logits"
+        )
     keys = [*_places(model, ("q", "k", "v", "mlp_in")), ("resid_post", last)]
     gradients = dict(zip(keys, torch.autograd.grad(total, [found[key] for key in keys]), strict=True))
     weights = {"q": model.W_Q, "k": model.W_K, "v": model.W_V}
     column = 0
     for layer, block in enumerate(model.blocks):
-        heads = torch.cat([torch.einsum("bphe,hde->hbpd", gradients[site, layer], weights[site][layer].detach())
-                           for site in "qkv"])  # fmt: skip
-        yield slice(column, column := column + len(heads)), _through(block.ln1, found["resid_pre", layer], heads)
+        heads = torch.cat(
+            [
+                torch.einsum("bphe,hde->hbpd", gradients[site, layer], weights[site][layer].detach())
+                for site in "qkv"
+            ]
+        )
+        yield (
+            slice(column, column := column + len(heads)),
+            _through(block.ln1, found["resid_pre", layer], heads),
+        )
         if edges.has_mlps:
             stream = found["resid_pre" if edges.parallel else "resid_mid", layer]
             into_mlp = _through(norms.before_mlp(block), stream, gradients["mlp_in", layer][None])
@@ -193,9 +219,12 @@ def _input_gradients(
 
 
 def _through(
-    norm: nn.Module, stream: Float[Tensor, "batch pos d_model"], gradients: Float[Tensor, "receiver batch pos d_model"]
+    norm: nn.Module,
+    stream: Float[Tensor, "batch pos d_model"],
+    gradients: Float[Tensor, "receiver batch pos d_model"],
 ) -> Float[Tensor, "receiver batch pos d_model"]:
-    """Gradients at the output of a norm, taken back to its input: exactly, whether or not its scale was folded.
+    """Gradients at the output of a norm, taken back to its input: exactly, whether or not its scale was
+    folded.
 
     For RMSNorm without a scale that is ``(g - n mean(g n)) / rms(x)`` with ``n = x / rms(x)``.
     """
@@ -209,12 +238,15 @@ def check_sum(
     change: Float[Tensor, "sender batch pos d_model"],
     of_stream: Float[Tensor, "batch pos d_model"],
 ) -> None:
-    """Refuse a model whose residual stream is not the sum of what its nodes write (outputs are scaled or normed).
+    """Refuse a model whose residual stream is not the sum of what its nodes write (outputs are scaled or
+    normed).
 
     Raises:
         ValueError: the nodes' changes between two runs do not add up to the change of the stream.
     """
     off, size = (change.sum(dim=0) - of_stream).abs().max(), of_stream.abs().max()
     if not off <= 1e-2 * size:
-        raise ValueError(f"model is {model.cfg.model_name}, whose residual stream is not the sum of what its heads and "
-                         "MLPs write; it should be one whose blocks add their outputs unchanged")  # fmt: skip
+        raise ValueError(
+            f"model is {model.cfg.model_name}, whose residual stream is not the sum of what its heads and "
+            "MLPs write; it should be one whose blocks add their outputs unchanged"
+        )

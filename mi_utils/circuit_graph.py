@@ -1,7 +1,7 @@
 """The head-and-MLP graph of a model: which part of it can write what which other part reads.
 
-A node writes into the residual stream; a receiver reads from it. What a receiver reads is the sum of what all earlier
-nodes wrote, so each pair of a node and a later receiver is an edge: one term of that sum.
+A node writes into the residual stream; a receiver reads from it. What a receiver reads is the sum of what all
+earlier nodes wrote, so each pair of a node and a later receiver is an edge: one term of that sum.
 """
 
 from collections.abc import Iterable
@@ -21,11 +21,11 @@ Edge = tuple[str, str]  # names of a sender and of a receiver
 class Graph:
     """Nodes and edges of a model, in the order of computation.
 
-    Senders are called ``embed`` (the residual stream that enters the first layer: token embeddings and, where they
-    are added there, positions), ``3.5`` (layer 3, head 5) and ``mlp3``. Receivers are ``3.5.q``, ``3.5.k``, ``3.5.v``,
-    ``mlp3`` and ``logits``. Keys and values shared by several heads (grouped queries) are computed once, so they
-    are one receiver for the group: ``3.1.k`` is then *key-value head* 1. Biases belong to no node: they are the same
-    in every run.
+    Senders are called ``embed`` (the residual stream that enters the first layer: token embeddings and, where
+    they are added there, positions), ``3.5`` (layer 3, head 5) and ``mlp3``. Receivers are ``3.5.q``,
+    ``3.5.k``, ``3.5.v``, ``mlp3`` and ``logits``. Keys and values shared by several heads (grouped queries)
+    are computed once, so they are one receiver for the group: ``3.1.k`` is then *key-value head* 1. Biases
+    belong to no node: they are the same in every run.
     """
 
     n_layers: int
@@ -41,8 +41,11 @@ class Graph:
         heads, shared = range(self.n_heads), range(self.n_key_value_heads)
         senders, receivers, reach = ["embed"], [], []  # reach: how many senders each receiver can read from
         for layer in range(self.n_layers):
-            inputs = [f"{layer}.{head}.{kind}" for kind, those in zip("qkv", (heads, shared, shared), strict=True)
-                      for head in those]  # fmt: skip
+            inputs = [
+                f"{layer}.{head}.{kind}"
+                for kind, those in zip("qkv", (heads, shared, shared), strict=True)
+                for head in those
+            ]
             receivers += inputs
             reach += [len(senders)] * len(inputs)
             below = len(senders)
@@ -74,7 +77,8 @@ class Graph:
         return receiver // self._inputs_per_layer
 
     def readers(self, receiver: int) -> slice:
-        """The senders that a receiver is an input of: a head or an MLP; of shared keys and values, a group of heads."""
+        """The senders that a receiver is an input of: a head or an MLP; of shared keys and values, a group of
+        heads."""
         layer, place = divmod(receiver, self._inputs_per_layer)
         first = self.first_sender(layer)
         if place < self.n_heads:
@@ -98,23 +102,30 @@ class Graph:
         for sender, receiver in edges:
             row, column = _find(self.senders, sender, "sender"), _find(self.receivers, receiver, "receiver")
             if not self.edges[row, column]:
-                raise ValueError(f"edges holds {(sender, receiver)}; {sender} should be computed before {receiver}")
+                raise ValueError(
+                    f"edges holds {(sender, receiver)}; {sender} should be computed before {receiver}"
+                )
             mask[row, column] = True
         return mask
 
     def names(self, mask: Bool[Tensor, "sender receiver"]) -> list[Edge]:
         """The edges of a mask, as pairs of names, in the order of senders."""
-        return [(self.senders[row], self.receivers[column]) for row, column in self.check(mask).nonzero().tolist()]
+        return [
+            (self.senders[row], self.receivers[column]) for row, column in self.check(mask).nonzero().tolist()
+        ]
 
     def top(self, scores: Float[Tensor, "sender receiver"], count: int) -> Bool[Tensor, "sender receiver"]:
         """The edges with the largest absolute scores.
 
         Raises:
-            ValueError: scores of another graph or with NaN, or a count that is not from 1 to the number of edges.
+            ValueError: scores of another graph or with NaN, or a count that is not from 1 to the number of
+                edges.
         """
         if scores.shape != self.edges.shape or scores.isnan().any():
-            raise ValueError(f"scores has shape {tuple(scores.shape)}{' and NaN' * bool(scores.isnan().any())}; it "
-                             f"should be numbers of shape {tuple(self.edges.shape)}, as eap gives them")  # fmt: skip
+            raise ValueError(
+                f"scores has shape {tuple(scores.shape)}{' and NaN' * bool(scores.isnan().any())}; it "
+                f"should be numbers of shape {tuple(self.edges.shape)}, as eap gives them"
+            )
         if not 1 <= count <= len(self):
             raise ValueError(f"count is {count}; it should be from 1 to {len(self)}, the number of edges")
         size = scores.detach().abs().cpu().masked_fill(~self.edges, -1)
@@ -123,7 +134,8 @@ class Graph:
         return mask.view_as(size)
 
     def per_head(self, scores: Float[Tensor, "sender receiver"]) -> Float[Tensor, "layer head"]:
-        """For each head the largest absolute score of the edges that leave it (to compare edges with a list of heads).
+        """For each head the largest absolute score of the edges that leave it (to compare edges with a list
+        of heads).
 
         Of a mask as numbers (``mask.float()``) it is 1 where a head has an edge left that it writes to.
         """
@@ -131,28 +143,39 @@ class Graph:
         width = self.n_heads + self.has_mlps
         return best[1:].view(self.n_layers, width)[:, : self.n_heads]
 
-    def check(self, mask: Bool[Tensor, "sender receiver"], name: str = "mask") -> Bool[Tensor, "sender receiver"]:
+    def check(
+        self, mask: Bool[Tensor, "sender receiver"], name: str = "mask"
+    ) -> Bool[Tensor, "sender receiver"]:
         """The mask, if it is one of this graph's edges.
 
         Raises:
             ValueError: another shape, or a pair that no edge joins.
         """
         if mask.shape != self.edges.shape or mask.dtype != torch.bool:
-            raise ValueError(f"{name} is {mask.dtype} of shape {tuple(mask.shape)}; it should be a mask of shape "
-                             f"{tuple(self.edges.shape)}, senders x receivers")  # fmt: skip
+            raise ValueError(
+                f"{name} is {mask.dtype} of shape {tuple(mask.shape)}; it should be a mask of shape "
+                f"{tuple(self.edges.shape)}, senders x receivers"
+            )
         mask = mask.cpu()
         if (mask & ~self.edges).any():
             row, column = (mask & ~self.edges).nonzero()[0].tolist()
-            raise ValueError(f"{name} holds the pair {self.senders[row]}, {self.receivers[column]}; it should hold "
-                             "only edges, from a node to one computed later")  # fmt: skip
+            raise ValueError(
+                f"{name} holds the pair {self.senders[row]}, {self.receivers[column]}; it should hold "
+                "only edges, from a node to one computed later"
+            )
         return mask
 
 
 def graph(model: TransformerBridge) -> Graph:
     """The model's head-and-MLP graph; smollm2-135m has 70,651 edges in it, GPT-2 small 32,491."""
     cfg = model.cfg
-    return Graph(cfg.n_layers, n_heads(model), n_heads(model, "k"), not getattr(cfg, "attn_only", False),
-                 bool(getattr(cfg, "parallel_attn_mlp", False)))  # fmt: skip
+    return Graph(
+        cfg.n_layers,
+        n_heads(model),
+        n_heads(model, "k"),
+        not getattr(cfg, "attn_only", False),
+        bool(getattr(cfg, "parallel_attn_mlp", False)),
+    )
 
 
 def _find(names: tuple[str, ...], name: str, what: str) -> int:

@@ -1,7 +1,8 @@
-"""How good a ranking of components or edges is: by the behaviour it keeps, and against a circuit known before.
+"""How good a ranking of components or edges is: by the behaviour it keeps, and against a circuit known
+before.
 
-``cpr`` and ``cmd`` are those of MIB (Mueller et al. 2025): areas over the sizes of circuit that a ranking gives, from
-a thousandth of the edges to all of them.
+``cpr`` and ``cmd`` are those of MIB (Mueller et al. 2025): areas over the sizes of circuit that a ranking
+gives, from a thousandth of the edges to all of them.
 """
 
 import json
@@ -21,7 +22,8 @@ IOI_HEADS = "ioi_gpt2_heads.json"
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision and recall as more and more is taken, from the highest score down; ties are taken together."""
+    """Precision and recall as more and more is taken, from the highest score down; ties are taken
+    together."""
 
     threshold: Float[Tensor, "step"]  # what scores at least this is taken
     precision: Float[Tensor, "step"] = field(repr=False)
@@ -29,12 +31,14 @@ class Curve:
 
 
 def cpr(faithfulness: Float[Tensor, "fraction"], fractions: Sequence[float] = FRACTIONS) -> float:
-    """Integrated circuit performance ratio: the area under the faithfulness, by the trapezoid rule; more is better.
+    """Integrated circuit performance ratio: the area under the faithfulness, by the trapezoid rule; more is
+    better.
 
     Args:
-        faithfulness: ``(m(C) - m(empty)) / (m(model) - m(empty))`` of the circuits that hold these fractions of the
-            edges, the best by the ranking.
-        fractions: increasing, from above 0 to at most 1. With MIB's, faithfulness 1 throughout gives 0.999, not 1.
+        faithfulness: ``(m(C) - m(empty)) / (m(model) - m(empty))`` of the circuits that hold these fractions
+            of the edges, the best by the ranking.
+        fractions: increasing, from above 0 to at most 1. With MIB's, faithfulness 1 throughout gives 0.999,
+            not 1.
 
     Raises:
         ValueError: not a finite number for each of at least two increasing fractions.
@@ -43,7 +47,8 @@ def cpr(faithfulness: Float[Tensor, "fraction"], fractions: Sequence[float] = FR
 
 
 def cmd(faithfulness: Float[Tensor, "fraction"], fractions: Sequence[float] = FRACTIONS) -> float:
-    """Integrated circuit-model distance: the area under ``|1 - faithfulness|``; less is better, and 0 the best.
+    """Integrated circuit-model distance: the area under ``|1 - faithfulness|``; less is better, and 0 the
+    best.
 
     Unlike ``cpr`` it does not reward a circuit for doing the task better than the model.
 
@@ -59,8 +64,10 @@ def cmd(faithfulness: Float[Tensor, "fraction"], fractions: Sequence[float] = FR
 def _area(values: Tensor, fractions: Sequence[float]) -> float:
     places = torch.as_tensor(fractions, dtype=torch.float64)
     if len(values) != len(places) or len(places) < 2 or not values.isfinite().all():
-        raise ValueError(f"faithfulness has {len(values)} values, {int(values.isfinite().sum())} finite; it should "
-                         f"have a finite one for each of the {len(places)} fractions (at least 2)")  # fmt: skip
+        raise ValueError(
+            f"faithfulness has {len(values)} values, {int(values.isfinite().sum())} finite; it should "
+            f"have a finite one for each of the {len(places)} fractions (at least 2)"
+        )
     if not (places.diff() > 0).all() or places[0] <= 0 or places[-1] > 1:
         raise ValueError(f"fractions is {list(fractions)}; it should increase, from above 0 to at most 1")
     return torch.trapezoid(values.double().cpu(), places).item()
@@ -78,7 +85,9 @@ def precision_recall(scores: Float[Tensor, "*item"], truth: Bool[Tensor, "*item"
     """
     scores, truth = _checked(scores, truth)
     order = scores.argsort(descending=True, stable=True)
-    ends = torch.cat([scores[order].diff() != 0, torch.tensor([True])])  # the last of each group of equal scores
+    ends = torch.cat(
+        [scores[order].diff() != 0, torch.tensor([True])]
+    )  # the last of each group of equal scores
     hits, taken = truth[order].cumsum(dim=0)[ends], torch.arange(1, len(scores) + 1)[ends]
     return Curve(scores[order][ends], hits / taken, hits / truth.sum())
 
@@ -103,17 +112,22 @@ def auc(scores: Float[Tensor, "*item"], truth: Bool[Tensor, "*item"]) -> float:
 def _checked(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Both as one row on the CPU."""
     if scores.shape != truth.shape or scores.isnan().any():
-        raise ValueError(f"scores has shape {tuple(scores.shape)}{' and NaN' * bool(scores.isnan().any())}; it should "
-                         f"be numbers of the shape of truth, {tuple(truth.shape)}")  # fmt: skip
+        raise ValueError(
+            f"scores has shape {tuple(scores.shape)}{' and NaN' * bool(scores.isnan().any())}; it should "
+            f"be numbers of the shape of truth, {tuple(truth.shape)}"
+        )
     if truth.all() or not truth.any():
-        raise ValueError(f"truth holds {int(truth.sum())} of {truth.numel()} items; it should hold some, but not all")
+        raise ValueError(
+            f"truth holds {int(truth.sum())} of {truth.numel()} items; it should hold some, but not all"
+        )
     return scores.detach().double().cpu().flatten(), truth.cpu().flatten()
 
 
 def published_ioi_heads() -> dict[str, tuple[tuple[int, int], ...]]:
     """The 26 heads of GPT-2 small's IOI circuit as (layer, head), by class, after Wang et al. 2023.
 
-    Classes: name mover, backup name mover, negative name mover, S-inhibition, induction, duplicate token, previous
+    Classes: name mover, backup name mover, negative name mover, S-inhibition, induction, duplicate token,
+        previous
     token.
 
     Raises:

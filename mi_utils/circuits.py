@@ -1,8 +1,8 @@
 """A circuit as a set of attention heads, and how good it is: faithful, complete, minimal.
 
 What is not in the circuit is ablated: the ``z`` of every other head is replaced by a reference value: for
-Wang et al. its mean over prompts of the same template without the behaviour (three unrelated names). MLPs are never
-ablated here. After Wang et al. 2023, sections 2.1 and 4.
+Wang et al. its mean over prompts of the same template without the behaviour (three unrelated names). MLPs are
+never ablated here. After Wang et al. 2023, sections 2.1 and 4.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -49,10 +49,11 @@ def checked(model: TransformerBridge, heads: Collection[Head], name: str = "head
 def direct_effects(
     model: TransformerBridge, run: patching.Run, ids: Int[Tensor, "batch"]
 ) -> Float[Tensor, "layer head batch"]:
-    """Direct logit attribution: what each head writes, at the last position, to the logit of one token a prompt.
+    """Direct logit attribution: what each head writes, at the last position, to the logit of one token a
+    prompt.
 
-    With what embedding, MLPs and biases write the parts add up to the logit. Always look at the right and the wrong
-    answer apart: a head that raises the difference may do it by lowering the wrong one.
+    With what embedding, MLPs and biases write the parts add up to the logit. Always look at the right and the
+    wrong answer apart: a head that raises the difference may do it by lowering the wrong one.
 
     Args:
         model: one whose norms are folded (``load_model``).
@@ -60,20 +61,24 @@ def direct_effects(
         ids: the token of each prompt.
     """
     direction = reading_direction(model, run, ids)
-    return torch.stack([
-        torch.einsum("bhd,hdm,bm->hb", run["z", layer][:, -1], block.attn.W_O, direction)
-        for layer, block in enumerate(model.blocks)
-    ])  # fmt: skip
+    return torch.stack(
+        [
+            torch.einsum("bhd,hdm,bm->hb", run["z", layer][:, -1], block.attn.W_O, direction)
+            for layer, block in enumerate(model.blocks)
+        ]
+    )
 
 
 @torch.no_grad()
 def reading_direction(
     model: TransformerBridge, run: patching.Run, ids: Int[Tensor, "batch"]
 ) -> Float[Tensor, "batch d_model"]:
-    """What the last residual stream of each prompt is multiplied by to give the logit of its token, but for the bias.
+    """What the last residual stream of each prompt is multiplied by to give the logit of its token, but for
+    the bias.
 
-    The column of ``W_U``, divided by the scale of the final norm *in this run* (and less its mean, for LayerNorm):
-    so what anything writes at the last position has a direct effect that is an inner product with it.
+    The column of ``W_U``, divided by the scale of the final norm *in this run* (and less its mean, for
+    LayerNorm): so what anything writes at the last position has a direct effect that is an inner product with
+    it.
 
     Args:
         model: one whose norms are folded (``load_model``).
@@ -99,7 +104,8 @@ def mean_z(
         wanted: group of each row that will be ablated.
 
     Raises:
-        ValueError: a wanted group that no prompt of ``source`` belongs to, or groups without wanted or the reverse.
+        ValueError: a wanted group that no prompt of ``source`` belongs to, or groups without wanted or the
+            reverse.
     """
     if (groups is None) != (wanted is None):
         raise ValueError("groups and wanted should both be given, or neither")
@@ -111,7 +117,9 @@ def mean_z(
         raise ValueError(f"wanted holds group {min(missing)}, to which no prompt of source belongs")
     names = groups.unique()
     which = torch.searchsorted(names, wanted)
-    means = [torch.stack([source["z", layer][groups == name].mean(dim=0) for name in names]) for layer in layers]
+    means = [
+        torch.stack([source["z", layer][groups == name].mean(dim=0) for name in names]) for layer in layers
+    ]
     return torch.stack([mean[which] for mean in means])
 
 
@@ -119,7 +127,8 @@ def mean_z(
 class KeepOnly:
     """Call it with a set of heads: the metric of each prompt when these are kept and all others are ablated.
 
-    Kept heads compute as usual, on what the ablated ones leave them. Each set is computed once and remembered.
+    Kept heads compute as usual, on what the ablated ones leave them. Each set is computed once and
+    remembered.
 
     Args:
         model, base: the run that is edited.
@@ -155,17 +164,22 @@ class KeepOnly:
 
 
 def faithfulness(circuit: float | int, full: float | int, empty: float | int) -> float:
-    """(m(C) - m(empty)) / (m(full) - m(empty)): 1 as good as the model, 0 as good as nothing; it may lie outside.
+    """(m(C) - m(empty)) / (m(full) - m(empty)): 1 as good as the model, 0 as good as nothing; it may lie
+    outside.
 
     Raises:
         ValueError: the model is no better than the empty circuit.
     """
     if full == empty:
-        raise ValueError(f"full and empty are both {full}; they should differ, else there is nothing to be faithful to")
+        raise ValueError(
+            f"full and empty are both {full}; they should differ, else there is nothing to be faithful to"
+        )
     return (circuit - empty) / (full - empty)
 
 
-def incompleteness(score: Score, circuit: Collection[Head], full: Collection[Head], group: Collection[Head]) -> float:
+def incompleteness(
+    score: Score, circuit: Collection[Head], full: Collection[Head], group: Collection[Head]
+) -> float:
     """|F(C without K) - F(M without K)|: small for every group K where the circuit holds all that matters.
 
     Wang et al. 2023, section 4.2.
@@ -203,7 +217,9 @@ def standing_out(
         ValueError: fewer than two prompts, from which there is no standard error.
     """
     if changes.shape[-1] < 2:
-        raise ValueError(f"changes has {changes.shape[-1]} prompts; it should have at least 2, for a standard error")
+        raise ValueError(
+            f"changes has {changes.shape[-1]} prompts; it should have at least 2, for a standard error"
+        )
     mean = changes.float().mean(dim=-1)
     error = changes.float().std(dim=-1) / changes.shape[-1] ** 0.5
     taken = (mean.abs() >= at_least) & (mean.abs() > errors * error)
@@ -242,7 +258,8 @@ def figure(
     *,
     title: str | None = None,
 ) -> go.Figure:
-    """A circuit as layer by role: each head a box in its role's column, measured paths as arrows between roles.
+    """A circuit as layer by role: each head a box in its role's column, measured paths as arrows between
+    roles.
 
     An arrow joins the *first* head of each role, so give the heads with the largest effect first.
 
@@ -260,29 +277,54 @@ def figure(
     for start, end, _ in paths:
         for role in (start, end):
             if role not in roles:
-                raise ValueError(f"paths names {role!r}, which is no role; it should be one of {', '.join(roles)}")
+                raise ValueError(
+                    f"paths names {role!r}, which is no role; it should be one of {', '.join(roles)}"
+                )
     places = {role: _beside(heads, i) for i, (role, heads) in enumerate(roles.items())}
     fig = go.Figure()
     for role, at in places.items():
         fig.add_scatter(
-            x=[x for x, _ in at.values()], y=[y for _, y in at.values()], mode="markers", opacity=0, showlegend=False,
-            name=plots_style.escape(role), text=[label(head) for head in at], marker=dict(size=20),
+            x=[x for x, _ in at.values()],
+            y=[y for _, y in at.values()],
+            mode="markers",
+            opacity=0,
+            showlegend=False,
+            name=plots_style.escape(role),
+            text=[label(head) for head in at],
+            marker=dict(size=20),
             hovertemplate=f"{plots_style.escape(role)}: %{{text}}<extra></extra>",
-        )  # fmt: skip
-    note = dict(showarrow=False, font=dict(size=10, color=plots_style.INK, family=plots_style.MONO), borderpad=2)
+        )
+    note = dict(
+        showarrow=False, font=dict(size=10, color=plots_style.INK, family=plots_style.MONO), borderpad=2
+    )
     for start, end, what in paths:
         if roles[start] and roles[end]:
             (x0, y0), (x1, y1) = (next(iter(places[role].values())) for role in (start, end))
             fig.add_annotation(
-                x=x1, y=y1, ax=x0, ay=y0, xref="x", yref="y", axref="x", ayref="y", arrowhead=2, arrowwidth=1.5,
-                arrowcolor="#555555", standoff=20, startstandoff=20,
-            )  # fmt: skip
+                x=x1,
+                y=y1,
+                ax=x0,
+                ay=y0,
+                xref="x",
+                yref="y",
+                axref="x",
+                ayref="y",
+                arrowhead=2,
+                arrowwidth=1.5,
+                arrowcolor="#555555",
+                standoff=20,
+                startstandoff=20,
+            )
             words = dict(text=plots_style.escape(what), yshift=-14, bgcolor="rgba(255,255,255,0.8)")
             fig.add_annotation(x=(x0 + x1) / 2, y=(y0 + y1) / 2, **words, **note)
     for head, (x, y) in (item for at in places.values() for item in at.items()):
-        fig.add_annotation(x=x, y=y, text=label(head), bgcolor="#e8eef5", bordercolor="#333333", borderwidth=1, **note)
+        fig.add_annotation(
+            x=x, y=y, text=label(head), bgcolor="#e8eef5", bordercolor="#333333", borderwidth=1, **note
+        )
     names = [plots_style.escape(role).replace(" ", "<br>", 1) for role in roles]
-    fig.update_xaxes(tickvals=list(range(len(roles))), ticktext=names, range=[-0.6, len(roles) - 0.4], showgrid=False)
+    fig.update_xaxes(
+        tickvals=list(range(len(roles))), ticktext=names, range=[-0.6, len(roles) - 0.4], showgrid=False
+    )
     fig.update_yaxes(title_text="layer", range=[-1.2, n_layers + 0.2])
     return plots_style.layout(fig, title, 110 * len(roles) + 120, 20 * n_layers + 100)
 

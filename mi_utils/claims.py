@@ -110,7 +110,10 @@ class Claims:
                 raise ValueError(f"{name} is empty; it should say something")
         if isinstance(models, str):  # "gpt2" would hold "gpt": a name is looked for in a tuple, not in a word
             raise ValueError(f"models is {models!r}; it should be a tuple of names")
-        ours, published = _figure("ours", ours), None if published is None else _figure("published", published)
+        ours, published = (
+            _figure("ours", ours),
+            None if published is None else _figure("published", published),
+        )
         verdict, criterion = _judge(published, ours, tolerance, at_least, at_most, holds)
         if expect not in ("holds", "differs"):
             raise ValueError(f"expect is {expect!r}; it should be 'holds' or 'differs'")
@@ -120,7 +123,9 @@ class Claims:
             raise ValueError(f"statement is {statement!r}, which is already in the table")
         if models and self.model not in models:
             verdict = "not asserted"
-        claim = Claim(statement, source, published, ours, criterion, verdict, expect, explanation, tuple(models))
+        claim = Claim(
+            statement, source, published, ours, criterion, verdict, expect, explanation, tuple(models)
+        )
         self.lines.append(claim)
         return claim
 
@@ -163,7 +168,9 @@ class Claims:
         ]
         folder.mkdir(parents=True, exist_ok=True)
         content = {"notebook": self.notebook, "model": self.model, "claims": lines}
-        (folder / f"{self.notebook}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), "utf-8")
+        (folder / f"{self.notebook}.json").write_text(
+            json.dumps(content, indent=1, ensure_ascii=False), "utf-8"
+        )
 
 
 def _judge(published, ours, tolerance, at_least, at_most, holds) -> tuple[Verdict, str]:
@@ -173,7 +180,9 @@ def _judge(published, ours, tolerance, at_least, at_most, holds) -> tuple[Verdic
     if holds is not None:
         agrees, words = _truth(holds), "as stated"
     elif tolerance is not None:
-        agrees, words = _near(_number("ours", ours), _number("published", published), _number("tolerance", tolerance))
+        agrees, words = _near(
+            _number("ours", ours), _number("published", published), _number("tolerance", tolerance)
+        )
     else:
         agrees, words = _between(_number("ours", ours), at_least, at_most)
     return ("holds" if agrees else "differs"), words
@@ -223,7 +232,8 @@ def _truth(holds: object) -> bool:
 
 
 def show(value: int | float | str | None) -> str:
-    """A figure as the table shows it: counts in full, else three significant digits; a dash where there is none."""
+    """A figure as the table shows it: counts in full, else three significant digits; a dash where there is
+    none."""
     if value is None:
         return "–"
     if not isinstance(value, float):
@@ -242,13 +252,17 @@ class ClaimsTable:
         return "\n".join(f"{marks[line.verdict]}: {line.statement}" for line in self.lines)
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th style="text-align:left">{name}</th>' for name in
-                       ("claim", "source", "published", "here", "required", "verdict"))  # fmt: skip
+        head = "".join(
+            f'<th style="text-align:left">{name}</th>'
+            for name in ("claim", "source", "published", "here", "required", "verdict")
+        )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(map(_row, self.lines))}</tbody></table>"
 
 
 def _row(line: Claim) -> str:
-    mark = {"holds": "✓ holds", "differs": "≠ differs, as expected", "not asserted": "· not asserted"}[line.verdict]
+    mark = {"holds": "✓ holds", "differs": "≠ differs, as expected", "not asserted": "· not asserted"}[
+        line.verdict
+    ]
     note = f"<br><small>{html.escape(line.explanation)}</small>" if line.explanation else ""
     cells = (line.source, show(line.published), show(line.ours), line.criterion, mark)
     rest = "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in cells)

@@ -32,8 +32,8 @@ def lab(args: argparse.Namespace) -> int:
 
     root = config.repository()
     first = exercises.learners_copy("00_start_here").relative_to(root).as_posix()
-    # As the default address and not as a file: `--no-browser` prints it, and a file among the arguments comes first.
-    # The repository is Lab's root, or links out of the notebook's own folder would lead nowhere.
+    # As the default address and not as a file: `--no-browser` prints it, and a file among the arguments comes
+    # first. The repository is Lab's root, or links out of the notebook's own folder would lead nowhere.
     ours = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{first}"]
     # Not `jupyter lab`, which takes the first `jupyter-lab` on the PATH, perhaps another environment's.
     return subprocess.call([sys.executable, "-m", "jupyterlab", *ours, *args.rest], cwd=root)
@@ -73,7 +73,11 @@ def exercises(args: argparse.Namespace) -> int:
 def readme(args: argparse.Namespace) -> int:
     from mi_utils.workshop import environment_file, readme
 
-    updates = {"README.md": readme.update, "docs/": readme.update_figure, "environment.yml": environment_file.update}
+    updates = {
+        "README.md": readme.update,
+        "docs/": readme.update_figure,
+        "environment.yml": environment_file.update,
+    }
     stale = [name for name, update in updates.items() if update(check=args.check)]
     for name in stale:
         say(f"{name} is {'stale: `python -m mi_utils readme` writes it' if args.check else 'written'}")
@@ -103,20 +107,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mi_utils", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(call: Callable, words: str, *, notebook: bool = False, check: bool = False) -> argparse.ArgumentParser:
+    def add(
+        call: Callable, words: str, *, notebook: bool = False, check: bool = False
+    ) -> argparse.ArgumentParser:
         command = commands.add_parser(call.__name__, help=words)
         command.set_defaults(call=call)
         if notebook:
             command.add_argument("notebook", nargs="?", help="a number or a name; all by default")
         if check:
-            command.add_argument("--check", action="store_true", help="write nothing; fail if something is stale")
+            command.add_argument(
+                "--check", action="store_true", help="write nothing; fail if something is stale"
+            )
         return command
 
     add(fetch, "bring the default model into the cache")
     add(doctor, "what is installed, cached and wrong")
     add(lab, "open JupyterLab at your copy of notebook 00; further arguments go to JupyterLab")
     add(run, "run the series headless and write build/", notebook=True).add_argument(
-        "--record", action="store_true", help="also write the measured minutes and memory into the README's table"
+        "--record",
+        action="store_true",
+        help="also write the measured minutes and memory into the README's table",
     )
     add(test, "everything CI checks", notebook=True)
     add(execute, "authors: run notebooks and store their outputs", notebook=True)

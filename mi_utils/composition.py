@@ -1,9 +1,9 @@
 """Heads that read what other heads wrote: composition scores, and the OV and QK circuits as matrices.
 
-Rows are tokens: ``scores = x_query @ W_Q @ W_K.T @ x_key.T`` and a head writes ``pattern @ x @ W_V @ W_O``, so
-``W_QK = W_Q @ W_K.T`` and ``W_OV = W_V @ W_O``, both [d_model d_model] of rank ``d_head``. They are never formed here:
-what is asked of them is asked of their factors. Source: Elhage et al. 2021, A Mathematical Framework for Transformer
-Circuits.
+Rows are tokens: ``scores = x_query @ W_Q @ W_K.T @ x_key.T`` and a head writes ``pattern @ x @ W_V @ W_O``,
+so ``W_QK = W_Q @ W_K.T`` and ``W_OV = W_V @ W_O``, both [d_model d_model] of rank ``d_head``. They are never
+formed here: what is asked of them is asked of their factors. Source: Elhage et al. 2021, A Mathematical
+Framework for Transformer Circuits.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,13 @@ KINDS = ("Q", "K", "V")
 def composition_scores(
     model: TransformerBridge, kind: Literal["Q", "K", "V"], later: Sequence[Head]
 ) -> Float[Tensor, "later layer head"]:
-    """How much of what earlier heads write can reach a later head's queries, keys or values, by weights alone.
+    """How much of what earlier heads write can reach a later head's queries, keys or values, by weights
+    alone.
 
-    The Frobenius norm of the product of the two circuits over the product of their norms: ``W_OV @ W_QK`` for Q,
-    ``W_QK @ W_OV.T`` for K and ``W_OV @ W_OV`` (earlier, then later) for V. Heads that are not in an earlier layer
-    have NaN. Weights say what *can* be read, not what is; compare with random weights of the same shape.
+    The Frobenius norm of the product of the two circuits over the product of their norms: ``W_OV @ W_QK`` for
+    Q, ``W_QK @ W_OV.T`` for K and ``W_OV @ W_OV`` (earlier, then later) for V. Heads that are not in an
+    earlier layer have NaN. Weights say what *can* be read, not what is; compare with random weights of the
+    same shape.
 
     Args:
         model: any; heads of grouped queries share their keys and values.
@@ -69,7 +71,8 @@ def _writes(model: TransformerBridge, layer: int) -> tuple[Tensor, Tensor, Tenso
 
 
 def _reads(model: TransformerBridge, kind: str, layer: int, head: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The factor of a head that reads [d_model d_head], a small matrix with the norms of the other, and their norm."""
+    """The factor of a head that reads [d_model d_head], a small matrix with the norms of the other, and their
+    norm."""
     W_Q, W_K = model.blocks[layer].attn.W_Q[head], key_weights(model, layer)[head]
     W_V, W_O = value_weights(model, layer)[head], model.blocks[layer].attn.W_O[head]
     reads, other = {"Q": (W_Q, W_K), "K": (W_K, W_Q), "V": (W_V, W_O.mT)}[kind]
@@ -98,9 +101,14 @@ def _for_each_head(model: TransformerBridge, weights: Tensor) -> Tensor:
 
 @torch.no_grad()
 def ov_circuit(
-    model: TransformerBridge, layer: int, head: int, states: Float[Tensor, "source d_model"], ids: Int[Tensor, "n"]
+    model: TransformerBridge,
+    layer: int,
+    head: int,
+    states: Float[Tensor, "source d_model"],
+    ids: Int[Tensor, "n"],
 ) -> Float[Tensor, "source n"]:
-    """The full OV circuit on given inputs: row = state attended to, column = what that adds to the logit of ``ids``.
+    """The full OV circuit on given inputs: row = state attended to, column = what that adds to the logit of
+    ``ids``.
 
     Up to the scale of the two norms, which is positive and the same along a row. Biases are left out.
     """
@@ -125,8 +133,8 @@ def qk_circuit(
 ) -> Float[Tensor, "query key"]:
     """The QK circuit on given inputs: row = what stands at the query, column = what stands at the key.
 
-    With ``through``, the column is what an earlier head *attended to from the key*: for a previous-token head, the
-    token before the key. Up to the scales of the norms; biases and rotary positions are left out.
+    With ``through``, the column is what an earlier head *attended to from the key*: for a previous-token
+    head, the token before the key. Up to the scales of the norms; biases and rotary positions are left out.
     """
     layer, head = _checked(model, *target)
     read = norms.centred(model, states)
@@ -150,7 +158,9 @@ def copying_scores(
         ValueError: fewer than two tokens, tokens that are not different, or not as many states.
     """
     if len(ids) < 2 or len(ids.unique()) < len(ids) or len(states) != len(ids):
-        raise ValueError(f"ids has {len(ids)} tokens and states {len(states)}; they should be as many, different ones")
+        raise ValueError(
+            f"ids has {len(ids)} tokens and states {len(states)}; they should be as many, different ones"
+        )
     own = torch.arange(len(ids), device=states.device)
     read, unembed = norms.centred(model, states), model.W_U[:, ids]
     scores = []
@@ -174,7 +184,9 @@ def token_states(
     """
     if layer < 1:
         raise ValueError(f"layer is {layer}; it should be at least 1 (before layer 0 stands the embedding)")
-    name = hooks.hook_name(model, "resid_post", layer - 1)  # the same stream, and the model need run no further
+    name = hooks.hook_name(
+        model, "resid_post", layer - 1
+    )  # the same stream, and the model need run no further
     rows = torch.stack([torch.full_like(ids, start), ids], dim=1)
     found: list[Tensor] = []
     keep = look_only(lambda stream: found.append(stream[:, 1]))
@@ -185,7 +197,8 @@ def token_states(
 
 @torch.no_grad()
 def copying_eigenvalues(model: TransformerBridge, layer: int, head: int) -> Float[Tensor, ""]:
-    """Sum of the eigenvalues of ``W_E @ W_V @ W_O @ W_U`` over the sum of their sizes: 1 where all are positive.
+    """Sum of the eigenvalues of ``W_E @ W_V @ W_O @ W_U`` over the sum of their sizes: 1 where all are
+    positive.
 
     At most ``d_head`` eigenvalues differ from 0; they are those of a ``d_head`` by ``d_head`` product.
     """
@@ -199,15 +212,16 @@ def copying_eigenvalues(model: TransformerBridge, layer: int, head: int) -> Floa
 def without_in_keys(
     model: TransformerBridge, sources: Sequence[Head], targets: Sequence[Head], *, kind: str = "K"
 ) -> list[hooks.Hook]:
-    """Hooks that take what some heads wrote out of what later heads read for their *keys*, and out of nothing else.
+    """Hooks that take what some heads wrote out of what later heads read for their *keys*, and out of nothing
+    else.
 
-    The norm's scale is held as it was, so this is exact: a key is linear in the normalised stream. The start token's
-    key stays. With grouped queries, heads that share a target's keys are edited with it. As a control, ``kind`` names
-    another input instead: ``"Q"`` or ``"V"``.
+    The norm's scale is held as it was, so this is exact: a key is linear in the normalised stream. The start
+    token's key stays. With grouped queries, heads that share a target's keys are edited with it. As a
+    control, ``kind`` names another input instead: ``"Q"`` or ``"V"``.
 
     Raises:
-        ValueError: no sources or targets, a layer or head out of range, a source that is not before every target, or
-            an unknown kind.
+        ValueError: no sources or targets, a layer or head out of range, a source that is not before every
+            target, or an unknown kind.
     """
     _check_kind(kind)
     for name, heads in (("sources", sources), ("targets", targets)):
@@ -222,7 +236,9 @@ def without_in_keys(
         )
     written: dict[int, Tensor] = {}
     scales: dict[int, Tensor] = {}
-    fwd_hooks = [_note_written(model, layer, sources, written) for layer in sorted({layer for layer, _ in sources})]
+    fwd_hooks = [
+        _note_written(model, layer, sources, written) for layer in sorted({layer for layer, _ in sources})
+    ]
     for layer in sorted({layer for layer, _ in targets}):
         fwd_hooks += _edit_input(model, kind, layer, targets, written, scales)
     return fwd_hooks

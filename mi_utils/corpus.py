@@ -1,8 +1,9 @@
 """Text to work on: the parts of ``data/corpus.safetensors``, cut into contexts for a model.
 
-Four parts, so that in-domain and out-of-domain can be told apart; ``data/CORPUS.md`` is their card. Documents are
-stored as token ids of the default model, and a tenth of them is held out as the test split: never a piece of a
-document whose other piece was trained on. For a model with another tokenizer they are decoded and encoded again.
+Four parts, so that in-domain and out-of-domain can be told apart; ``data/CORPUS.md`` is their card. Documents
+are stored as token ids of the default model, and a tenth of them is held out as the test split: never a piece
+of a document whose other piece was trained on. For a model with another tokenizer they are decoded and
+encoded again.
 """
 
 import hashlib
@@ -32,8 +33,8 @@ def documents(part: str, *, split: str = "train") -> list[Int[Tensor, "_"]]:
     """The documents of a part as token ids of the default model, without start tokens.
 
     Raises:
-        ValueError: a part or split that does not exist, or a file that is missing or was changed (the message gives
-            the command that makes it again).
+        ValueError: a part or split that does not exist, or a file that is missing or was changed (the message
+            gives the command that makes it again).
     """
     if part not in PARTS:
         raise ValueError(f"part is {part!r}; it should be one of {', '.join(PARTS)}")
@@ -41,9 +42,15 @@ def documents(part: str, *, split: str = "train") -> list[Int[Tensor, "_"]]:
         raise ValueError(f"split is {split!r}; it should be 'train' or 'test'")
     file = data_files.path(FILE)
     with safe_open(file, "pt") as stored:
-        tokens, lengths, held_out = (stored.get_tensor(f"{part}/{what}") for what in ("tokens", "lengths", "test"))
+        tokens, lengths, held_out = (
+            stored.get_tensor(f"{part}/{what}") for what in ("tokens", "lengths", "test")
+        )
     pieces = tokens.to(torch.int64).split(lengths.tolist())
-    return [piece for piece, test in zip(pieces, held_out.tolist(), strict=True) if bool(test) == (split == "test")]
+    return [
+        piece
+        for piece, test in zip(pieces, held_out.tolist(), strict=True)
+        if bool(test) == (split == "test")
+    ]
 
 
 def contexts(
@@ -55,7 +62,8 @@ def contexts(
     count: int | None = None,
     seed: int = 0,
 ) -> Int[Tensor, "count length"]:
-    """Rows of ``length`` tokens, each the start token and then unbroken text of one document, in random order.
+    """Rows of ``length`` tokens, each the start token and then unbroken text of one document, in random
+    order.
 
     Args:
         model: the model that is to read them.
@@ -66,7 +74,8 @@ def contexts(
         seed: of the order.
 
     Raises:
-        ValueError: as ``documents``; a count below one or more than there is; parts without one whole context.
+        ValueError: as ``documents``; a count below one or more than there is; parts without one whole
+            context.
     """
     names = [parts] if isinstance(parts, str) else list(parts)
     if not names:
@@ -82,7 +91,8 @@ def contexts(
         wanted = None if count is None else (count + len(names) - 1 - i) // len(names)
         if wanted is not None and wanted > len(cut):
             raise ValueError(
-                f"count is {count}, of which {wanted} from {name}; its {split} split has {len(cut)} contexts of "
+                f"count is {count}, of which {wanted} from {name}; its {split} split has {len(cut)} contexts "
+                "of "
                 f"{length} tokens"
             )
         rows.append(cut[torch.randperm(len(cut), generator=generator)[:wanted]])
@@ -93,13 +103,16 @@ def contexts(
 def cut_documents(
     model: TransformerBridge, texts: str | Tensor | Sequence[str | Int[Tensor, "_"]], *, length: int = 128
 ) -> Int[Tensor, "count length"]:
-    """Texts of your own (or token ids without a start token) cut into contexts; what is left at an end is dropped.
+    """Texts of your own (or token ids without a start token) cut into contexts; what is left at an end is
+    dropped.
 
     Raises:
         ValueError: a length the model can't read, no text, or none as long as one context.
     """
     if not 2 <= length <= model.cfg.n_ctx:
-        raise ValueError(f"length is {length}; for {model.cfg.model_name} it should be from 2 to {model.cfg.n_ctx}")
+        raise ValueError(
+            f"length is {length}; for {model.cfg.model_name} it should be from 2 to {model.cfg.n_ctx}"
+        )
     if isinstance(texts, str | Tensor):  # one text is a list of one
         texts = [texts]
     ids = [_ids(model, text) if isinstance(text, str) else text for text in texts]
@@ -107,7 +120,8 @@ def cut_documents(
     if not pieces:
         longest = max((len(one) for one in ids), default=0)
         raise ValueError(
-            f"texts has no {length - 1} tokens in a row for a context of {length} (the longest text has {longest}); "
+            f"texts has no {length - 1} tokens in a row for a context of {length} (the longest text has "
+            f"{longest}); "
             "take longer texts or a smaller length"
         )
     body = torch.stack(pieces)
@@ -115,7 +129,8 @@ def cut_documents(
 
 
 def vocabulary_digest(tokenizer) -> str:
-    """SHA-256 of a tokenizer's vocabulary: two tokenizers with the same one give the same ids for their tokens."""
+    """SHA-256 of a tokenizer's vocabulary: two tokenizers with the same one give the same ids for their
+    tokens."""
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 

@@ -1,4 +1,5 @@
-"""The files in ``data/``: each is listed in ``MANIFEST.json`` with its digest, size, licence, source and command."""
+"""The files in ``data/``: each is listed in ``MANIFEST.json`` with its digest, size, licence, source and
+command."""
 
 import json
 import os
@@ -26,7 +27,9 @@ def manifest() -> dict[str, dict]:
         return json.loads(file.read_text())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error  # without the path
-        raise ValueError(f"data/{MANIFEST} can't be read ({reason}); take it from the repository again") from None
+        raise ValueError(
+            f"data/{MANIFEST} can't be read ({reason}); take it from the repository again"
+        ) from None
 
 
 def path(name: str) -> Path:
@@ -73,15 +76,22 @@ def trouble() -> list[str]:
         except ValueError as error:
             found.append(str(error))
     there = {str(file.relative_to(folder())) for file in folder().rglob("*") if file.is_file()}
-    return found + [f"data/{name} is not in the manifest" for name in sorted(there - set(manifest()) - {MANIFEST})]
+    return found + [
+        f"data/{name} is not in the manifest" for name in sorted(there - set(manifest()) - {MANIFEST})
+    ]
 
 
 def record(name: str, *, licence: str, source: str, command: str) -> None:
     """Enter a file that was just written into the manifest (author's side)."""
     file = folder() / name
     listed = manifest() if (folder() / MANIFEST).exists() else {}
-    listed[name] = {"sha256": sha256(file), "bytes": file.stat().st_size, "licence": licence,
-                    "source": source, "command": command}  # fmt: skip
+    listed[name] = {
+        "sha256": sha256(file),
+        "bytes": file.stat().st_size,
+        "licence": licence,
+        "source": source,
+        "command": command,
+    }
     staged = folder() / f"{MANIFEST}.new"
     staged.write_text(json.dumps(dict(sorted(listed.items())), indent=1) + "\n")
     os.replace(staged, folder() / MANIFEST)

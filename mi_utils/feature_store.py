@@ -1,4 +1,5 @@
-"""Where every latent of a dictionary fires on a text, sparsely stored; :mod:`mi_utils.features` records it."""
+"""Where every latent of a dictionary fires on a text, sparsely stored; :mod:`mi_utils.features` records
+it."""
 
 import operator
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from torch import Tensor
 class Excerpt:
     """Part of a context and what one latent does there.
 
-    It begins at position ``start`` of context ``context``; ``at`` is the token it was chosen for, counted from
-    ``start``. ``quantile`` is the share of the latent's activations that are weaker than the one at ``at``.
+    It begins at position ``start`` of context ``context``; ``at`` is the token it was chosen for, counted
+    from ``start``. ``quantile`` is the share of the latent's activations that are weaker than the one at
+    ``at``.
     """
 
     context: int
@@ -33,12 +35,13 @@ class Excerpt:
 
 @dataclass(frozen=True, repr=False)
 class FeatureActivations:
-    """Where every latent fires, and how strongly: 8 bytes for each activation above 0, nothing for the others.
+    """Where every latent fires, and how strongly: 8 bytes for each activation above 0, nothing for the
+    others.
 
-    ``seen`` marks the tokens that were looked at (neither first positions nor massive activations). The activations
-    of latent ``l`` are the entries ``offsets[l]`` to ``offsets[l + 1]``, in the order of the text: ``places`` has
-    ``context * length + position``, ``values`` the activations. Made by ``features.record`` or
-    ``features.record_activations``.
+    ``seen`` marks the tokens that were looked at (neither first positions nor massive activations). The
+    activations of latent ``l`` are the entries ``offsets[l]`` to ``offsets[l + 1]``, in the order of the
+    text: ``places`` has ``context * length + position``, ``values`` the activations. Made by
+    ``features.record`` or ``features.record_activations``.
     """
 
     ENTRY: ClassVar[int] = 8  # bytes
@@ -51,7 +54,8 @@ class FeatureActivations:
 
     def __repr__(self) -> str:
         return (
-            f"FeatureActivations({self.n_latents:,} latents on {self.n_tokens:,} tokens of {len(self.tokens):,} "
+            f"FeatureActivations({self.n_latents:,} latents on {self.n_tokens:,} tokens of "
+            f"{len(self.tokens):,} "
             f"contexts, {self.left_out:,} left out as massive; {len(self.values):,} activations in "
             f"{self.nbytes / 2**20:.1f} MiB)"
         )
@@ -110,12 +114,16 @@ class FeatureActivations:
     def row(self, latent: SupportsIndex, context: int) -> Float[Tensor, "pos"]:
         """The activations of one latent along one context, 0 where it does not fire."""
         (places, values), length = self.entries(latent), self.tokens.shape[1]
-        low, high = torch.searchsorted(places, torch.tensor([context * length, (context + 1) * length])).tolist()
+        low, high = torch.searchsorted(
+            places, torch.tensor([context * length, (context + 1) * length])
+        ).tolist()
         row = torch.zeros(length)
         row[places[low:high] - context * length] = values[low:high]
         return row
 
-    def histogram(self, latent: SupportsIndex, *, bins: int = 30) -> tuple[Int[Tensor, "bin"], Float[Tensor, "edge"]]:
+    def histogram(
+        self, latent: SupportsIndex, *, bins: int = 30
+    ) -> tuple[Int[Tensor, "bin"], Float[Tensor, "edge"]]:
         """How many activations fall between edges evenly spaced from 0 to the maximum; zeros are not counted.
 
         Raises:
@@ -134,12 +142,14 @@ class FeatureActivations:
         window: int | None = 12,
         among: Bool[Tensor, "context pos"] | None = None,
     ) -> list[Excerpt]:
-        """The contexts with the highest activation, strongest first; each is there once, at its strongest token.
+        """The contexts with the highest activation, strongest first; each is there once, at its strongest
+        token.
 
         Args:
             latent: which one.
             n: how many; there are fewer where it fires in fewer.
-            window: tokens before and after that are shown (more on one side where the other ends); ``None``: all.
+            window: tokens before and after that are shown (more on one side where the other ends); ``None``:
+                all.
             among: only these tokens are looked at; by default all.
 
         Raises:
@@ -161,7 +171,8 @@ class FeatureActivations:
         window: int | None = 12,
         above: float | int = 0,
     ) -> list[Excerpt]:
-        """Contexts from all over the range: a random activation of each, ranked, and one from each n-th of the ranks.
+        """Contexts from all over the range: a random activation of each, ranked, and one from each n-th of
+        the ranks.
 
         The top contexts alone flatter a latent: most of its activations may be about something else.
 
@@ -205,7 +216,9 @@ class FeatureActivations:
         (places, _), (rows, length) = self.entries(latent), self.tokens.shape
         fires = torch.zeros(rows * length, dtype=torch.long)
         fires[places] = 1
-        before = torch.cat([torch.zeros(rows, 1, dtype=torch.long), fires.view(rows, length).cumsum(1)], dim=1)
+        before = torch.cat(
+            [torch.zeros(rows, 1, dtype=torch.long), fires.view(rows, length).cumsum(1)], dim=1
+        )
         bounds = torch.tensor([_window(position, length, window) for position in range(length)])
         candidates = (before[:, bounds[:, 1]] == before[:, bounds[:, 0]]) & self.seen
         # A random candidate of each context: the one with the largest random number.
@@ -224,7 +237,9 @@ class FeatureActivations:
             raise ValueError(f"marked has shape {tuple(marked.shape)}; it should be {tuple(self.seen.shape)}")
         count = int((marked & self.seen).sum())
         if not 0 < count < self.n_tokens:
-            raise ValueError(f"marked holds {count} of the {self.n_tokens} tokens looked at; it should hold a part")
+            raise ValueError(
+                f"marked holds {count} of the {self.n_tokens} tokens looked at; it should hold a part"
+            )
         here = self._sums(self.values * marked.flatten()[self.places])
         return here / count - (self._sums(self.values) - here) / (self.n_tokens - count)
 
@@ -239,7 +254,9 @@ class FeatureActivations:
         except TypeError:
             index = -1
         if isinstance(latent, bool) or not 0 <= index < self.n_latents:
-            raise ValueError(f"latent is {latent!r}; it should be a whole number from 0 to {self.n_latents - 1}")
+            raise ValueError(
+                f"latent is {latent!r}; it should be a whole number from 0 to {self.n_latents - 1}"
+            )
         return index
 
     @property
@@ -248,7 +265,11 @@ class FeatureActivations:
         return torch.repeat_interleave(self.offsets.diff())
 
     def _sums(self, values: Float[Tensor, "entry"]) -> Float[Tensor, "latent"]:
-        return torch.zeros(self.n_latents, dtype=torch.float64).index_add(0, self.latents, values.double()).float()
+        return (
+            torch.zeros(self.n_latents, dtype=torch.float64)
+            .index_add(0, self.latents, values.double())
+            .float()
+        )
 
     def _one_each(self, places: Int[Tensor, "place"]) -> Int[Tensor, "first"]:
         """Of the places the first of each context, in their order."""
@@ -272,7 +293,8 @@ def at_least_one(count: int, name: str) -> None:
 
 
 def _window(position: int, length: int, window: int | None) -> tuple[int, int]:
-    """Where to begin and to stop; windows of a context are equally long, and never hold its first position."""
+    """Where to begin and to stop; windows of a context are equally long, and never hold its first
+    position."""
     if window is None:
         return 1, length
     if window < 0:

@@ -1,4 +1,5 @@
-"""Dashboards of latents: a card in a notebook, a browser to play with, a file to give away; none needs a network."""
+"""Dashboards of latents: a card in a notebook, a browser to play with, a file to give away; none needs a
+network."""
 
 import os
 from collections.abc import Sequence
@@ -49,8 +50,8 @@ def dashboard(
         model: whose tokens and unembedding they are; it is not run.
         acts: where the latents fire, as ``features.record_activations`` gives it.
         latent: which one.
-        directions: what each latent writes to the residual stream: ``sae.W_dec``, or ``model.W_out[layer]`` for the
-            neurons of an MLP; ``None`` leaves out promoted tokens and neighbours.
+        directions: what each latent writes to the residual stream: ``sae.W_dec``, or ``model.W_out[layer]``
+            for the neurons of an MLP; ``None`` leaves out promoted tokens and neighbours.
         unit: what a latent is called.
         seed: of the contexts drawn at random.
 
@@ -64,9 +65,9 @@ def dashboard(
 class FeatureBrowser(widgets.VBox):
     """Dashboards to leaf through, in the order of density, and to search for what fires on a text.
 
-    A search lists the latents that fire more on the tokens it touches than on others, and puts the places where the
-    chosen one does so on top of its card. What can't be found is said in one sentence. The parts are ``latent``,
-    ``denser``, ``sparser``, ``search``, ``found`` and ``page``.
+    A search lists the latents that fire more on the tokens it touches than on others, and puts the places
+    where the chosen one does so on top of its card. What can't be found is said in one sentence. The parts
+    are ``latent``, ``denser``, ``sparser``, ``search``, ``found`` and ``page``.
 
     Args:
         model, acts, directions, unit, seed: as ``dashboard`` takes them.
@@ -89,12 +90,16 @@ class FeatureBrowser(widgets.VBox):
         self._source = Source(model, acts, directions, unit, seed)
         order = self._source.by_density
         if not order:
-            raise ValueError(f"acts has {acts.n_latents} latents, none of which ever fires; at least one should")
+            raise ValueError(
+                f"acts has {acts.n_latents} latents, none of which ever fires; at least one should"
+            )
         if latent is None:
             latent = next((one for one in order if acts.density[one] < 0.01), order[-1])
         narrow = {"layout": widgets.Layout(width="auto", margin="2px 8px 2px 2px")}
         fits = {**narrow, "style": {"description_width": "initial"}, "continuous_update": False}
-        self.latent = widgets.BoundedIntText(acts.check_latent(latent), 0, acts.n_latents - 1, description=unit, **fits)
+        self.latent = widgets.BoundedIntText(
+            acts.check_latent(latent), 0, acts.n_latents - 1, description=unit, **fits
+        )
         self.denser = widgets.Button(description="◀ denser", **narrow)
         self.sparser = widgets.Button(description="sparser ▶", **narrow)
         self.search = widgets.Text("", description="fires on", placeholder="token or text", **fits)
@@ -126,7 +131,11 @@ class FeatureBrowser(widgets.VBox):
             self._marked = features.matching(acts.tokens, self._source.texts, text) & acts.seen
             if 0 < int(self._marked.sum()) < acts.n_tokens:
                 more = acts.contrast(self._marked)
-                best = [one for one in more.argsort(descending=True, stable=True)[:_FOUND].tolist() if more[one] > 0]
+                best = [
+                    one
+                    for one in more.argsort(descending=True, stable=True)[:_FOUND].tolist()
+                    if more[one] > 0
+                ]
                 options = [(f"{one}: +{more[one]:.3g}  {self._source.label(one)}", one) for one in best]
         self.found.disabled = not options
         self.found.options = options or [("none" if text else "search first", _NONE)]
@@ -150,9 +159,13 @@ class FeatureBrowser(widgets.VBox):
             return sentence(f"{name!r} is nowhere among the {acts.n_tokens:,} tokens looked at.")
         fires = int(self._marked.flatten()[acts.entries(latent)[0]].sum())
         if not fires:
-            return sentence(f"This {self._source.unit} fires on none of the {count:,} tokens that {name!r} touches.")
+            return sentence(
+                f"This {self._source.unit} fires on none of the {count:,} tokens that {name!r} touches."
+            )
         places = acts.top_contexts(latent, 5, among=self._marked)
-        return excerpts(self._source, latent, f"On {name!r} it fires on {fires:,} of {count:,} tokens", places)
+        return excerpts(
+            self._source, latent, f"On {name!r} it fires on {fires:,} of {count:,} tokens", places
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -180,13 +193,14 @@ def export(
 ) -> Export:
     """Write cards of many latents as one HTML file with a list and a search over the contexts in it.
 
-    The file loads nothing and needs no server; its policy lets no script run but its own. 200 latents of a sparse
-    dictionary take about 2 MB.
+    The file loads nothing and needs no server; its policy lets no script run but its own. 200 latents of a
+    sparse dictionary take about 2 MB.
 
     Args:
         path: where.
         model, acts, directions, unit, seed: as ``dashboard`` takes them.
-        latents: which ones, in this order; by default 200 evenly from the order of density (all if there are fewer).
+        latents: which ones, in this order; by default 200 evenly from the order of density (all if there are
+            fewer).
         title: of the page.
 
     Raises:

@@ -1,8 +1,9 @@
 """Which latents fire where, which tokens they promote, which other latents are like them.
 
 A *latent* is anything that has one activation a token and fires where it is above 0: a latent of a sparse
-autoencoder or transcoder, or a neuron (``torch.relu`` is then the encoder; ``lambda x: (-x).relu()`` sees its other
-side). How they are shown is in ``mi_utils.feature_view``; rules that foretell them are in ``mi_utils.feature_rules``.
+autoencoder or transcoder, or a neuron (``torch.relu`` is then the encoder; ``lambda x: (-x).relu()`` sees its
+other side). How they are shown is in ``mi_utils.feature_view``; rules that foretell them are in
+``mi_utils.feature_rules``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,9 +19,16 @@ from mi_utils.feature_store import Excerpt, FeatureActivations
 from mi_utils.sae import SAE, check_fits
 
 __all__ = [
-    "Excerpt", "FeatureActivations", "Promoted", "matching", "nearest", "promoted", "record", "record_activations",
+    "Excerpt",
+    "FeatureActivations",
+    "Promoted",
+    "matching",
+    "nearest",
+    "promoted",
+    "record",
+    "record_activations",
     "texts",
-]  # fmt: skip
+]
 
 CHUNK = 2048  # tokens encoded at a time
 
@@ -37,22 +45,27 @@ def record(
     """Encode activations and keep where each latent fires.
 
     Args:
-        encode: activations [token, width], in float32, to latents [token, latent]: ``sae.encode``, ``torch.relu``.
-        activations: as ``harvest.activations`` or ``harvest.collect`` give them (``[0]`` of the one, ``.values`` of
-            the other), or pieces of them as ``harvest.pieces`` yields them.
+        encode: activations [token, width], in float32, to latents [token, latent]: ``sae.encode``,
+            ``torch.relu``.
+        activations: as ``harvest.activations`` or ``harvest.collect`` give them (``[0]`` of the one,
+            ``.values`` of the other), or pieces of them as ``harvest.pieces`` yields them.
         tokens: the contexts that were read, each with its start token.
-        kept: which of the tokens after the start tokens ``activations`` holds (``Harvest.kept``); by default all.
+        kept: which of the tokens after the start tokens ``activations`` holds (``Harvest.kept``); by default
+            all.
         memory_gib: what the result may take, in GiB; making it takes about five times as much.
 
     Raises:
-        ValueError: no contexts, another number of activations than tokens, latents that are not finite or no vector
-            a token, or more than ``memory_gib``.
+        ValueError: no contexts, another number of activations than tokens, latents that are not finite or no
+            vector a token, or more than ``memory_gib``.
     """
     seen = _after_start(tokens, kept)
     wanted = seen.flatten().nonzero()[:, 0].to(torch.int32)
     pieces = [activations] if isinstance(activations, Tensor) else activations
-    # Grown as they fill: thousands of small tensors would leave gaps of several times their own size in memory.
-    places, latents, values = (torch.empty(2**16, dtype=kind) for kind in (torch.int32, torch.int32, torch.float32))
+    # Grown as they fill: thousands of small tensors would leave gaps of several times their own size in
+    # memory.
+    places, latents, values = (
+        torch.empty(2**16, dtype=kind) for kind in (torch.int32, torch.int32, torch.float32)
+    )
     read = count = width = 0
     for chunk in (chunk for piece in pieces for chunk in piece.split(CHUNK)):
         found = _encoded(encode, chunk)
@@ -63,7 +76,8 @@ def record(
             continue  # refused below, when it is known how many there are
         if (size := FeatureActivations.ENTRY * new.stop / 2**30) > memory_gib:
             raise ValueError(
-                f"tokens has {tokens.numel():,} of them; after {read:,} the latents' activations take {size:.2g} GiB, "
+                f"tokens has {tokens.numel():,} of them; after {read:,} the latents' activations take "
+                f"{size:.2g} GiB, "
                 f"and memory_gib allows {memory_gib:g}; take fewer contexts"
             )
         places, latents, values = (_with_room(one, count, new.stop) for one in (places, latents, values))
@@ -72,7 +86,9 @@ def record(
         values[new] = found[rows, columns].float().cpu()
         count = new.stop
     if read != len(wanted):
-        raise ValueError(f"activations holds {read} tokens; tokens and kept say that there should be {len(wanted)}")
+        raise ValueError(
+            f"activations holds {read} tokens; tokens and kept say that there should be {len(wanted)}"
+        )
     return _sorted_by_latent(tokens, seen, places[:count], latents[:count], values[:count], width)
 
 
@@ -116,7 +132,9 @@ def record_activations(
     seen = _after_start(tokens, kept)
     counted = seen.flatten()[every.places]
     latents = every.latents[counted]
-    return _sorted_by_latent(tokens, seen, every.places[counted], latents, every.values[counted], every.n_latents)
+    return _sorted_by_latent(
+        tokens, seen, every.places[counted], latents, every.values[counted], every.n_latents
+    )
 
 
 def texts(model: TransformerBridge, tokens: Int[Tensor, "context pos"]) -> dict[int, str]:
@@ -125,8 +143,11 @@ def texts(model: TransformerBridge, tokens: Int[Tensor, "context pos"]) -> dict[
     return dict(zip(ids, prompts.token_strings(model, ids), strict=True))
 
 
-def matching(tokens: Int[Tensor, "context pos"], texts: Mapping[int, str], text: str) -> Bool[Tensor, "context pos"]:
-    """The tokens that ``text`` touches wherever it occurs, upper and lower case alike; it may span several tokens.
+def matching(
+    tokens: Int[Tensor, "context pos"], texts: Mapping[int, str], text: str
+) -> Bool[Tensor, "context pos"]:
+    """The tokens that ``text`` touches wherever it occurs, upper and lower case alike; it may span several
+    tokens.
 
     Raises:
         ValueError: an empty text.
@@ -157,14 +178,18 @@ class Promoted:
     lowered: Float[Tensor, "n"]
 
 
-def promoted(direction: Float[Tensor, "d_model"], W_U: Float[Tensor, "d_model d_vocab"], n: int = 10) -> Promoted:
+def promoted(
+    direction: Float[Tensor, "d_model"], W_U: Float[Tensor, "d_model d_vocab"], n: int = 10
+) -> Promoted:
     """What a direction in the residual stream does to the logits directly, relative to the average token.
 
-    The values are ``direction @ W_U`` less their mean over the vocabulary: softmax does not see what all logits have
-    in common. What later layers make of the direction is not in them, nor is the scale of the final norm.
+    The values are ``direction @ W_U`` less their mean over the vocabulary: softmax does not see what all
+    logits have in common. What later layers make of the direction is not in them, nor is the scale of the
+    final norm.
 
     Raises:
-        ValueError: widths that differ, a direction that is not finite, or ``n`` below 1 or beyond half the vocabulary.
+        ValueError: widths that differ, a direction that is not finite, or ``n`` below 1 or beyond half the
+            vocabulary.
     """
     if len(direction) != len(W_U):
         raise ValueError(f"direction has {len(direction)} entries; for this W_U it should have {len(W_U)}")
@@ -197,12 +222,16 @@ def nearest(
     return best.indices, best.values
 
 
-def _encoded(encode: Callable[[Tensor], Tensor], chunk: Float[Tensor, "token width"]) -> Float[Tensor, "token latent"]:
+def _encoded(
+    encode: Callable[[Tensor], Tensor], chunk: Float[Tensor, "token width"]
+) -> Float[Tensor, "token latent"]:
     if not torch.isfinite(chunk).all():
         raise ValueError("activations holds values that are not finite (NaN or infinity)")
     found = encode(chunk.float())
     if found.ndim != 2 or len(found) != len(chunk):
-        raise ValueError(f"encode made {tuple(found.shape)} of {tuple(chunk.shape)}; it should be [token, latent]")
+        raise ValueError(
+            f"encode made {tuple(found.shape)} of {tuple(chunk.shape)}; it should be [token, latent]"
+        )
     if not torch.isfinite(found).all():
         raise ValueError("encode gave latents that are not finite (NaN or infinity)")
     return found
@@ -217,13 +246,19 @@ def _with_room(buffer: Tensor, used: int, wanted: int) -> Tensor:
     return larger
 
 
-def _after_start(tokens: Int[Tensor, "context pos"], kept: Bool[Tensor, "read"] | None) -> Bool[Tensor, "context pos"]:
+def _after_start(
+    tokens: Int[Tensor, "context pos"], kept: Bool[Tensor, "read"] | None
+) -> Bool[Tensor, "context pos"]:
     """The tokens that were looked at: all but first positions, and of those the ones ``kept``."""
     if tokens.numel() == 0 or tokens.shape[1] < 2:
-        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; it should be contexts with at least two tokens")
+        raise ValueError(
+            f"tokens has shape {tuple(tokens.shape)}; it should be contexts with at least two tokens"
+        )
     rest = tokens[:, 1:].numel()
     if kept is not None and len(kept) != rest:
-        raise ValueError(f"kept has {len(kept)} entries; it should have {rest}, one for each token after a start token")
+        raise ValueError(
+            f"kept has {len(kept)} entries; it should have {rest}, one for each token after a start token"
+        )
     if kept is not None and not kept.any():
         raise ValueError("kept leaves no token to look at; it should be True somewhere")
     seen = torch.ones(tokens.shape, dtype=torch.bool)

@@ -24,14 +24,17 @@ _LONGEST = 22  # characters of a name
 
 
 def figure(graph_file: GraphFile, *, links: int = 400, title: str | None = None) -> go.Figure:
-    """The nodes and the largest links of a graph; pinned nodes and supernodes of its saved state carry their names.
+    """The nodes and the largest links of a graph; pinned nodes and supernodes of its saved state carry their
+    names.
 
-    Circles are features, diamonds errors, squares tokens (below) and logits (on top). Positive links are solid and
-    blue, negative ones dashed and red; the thickest are above 4/9 of the largest size, the thinnest below 1/9.
+    Circles are features, diamonds errors, squares tokens (below) and logits (on top). Positive links are
+    solid and blue, negative ones dashed and red; the thickest are above 4/9 of the largest size, the thinnest
+    below 1/9.
 
     Args:
         graph_file: what to show.
-        links: how many at most, the largest by size. The title of the axis below says it when some are left out.
+        links: how many at most, the largest by size. The title of the axis below says it when some are left
+            out.
         title: above the figure.
 
     Raises:
@@ -47,10 +50,14 @@ def figure(graph_file: GraphFile, *, links: int = 400, title: str | None = None)
     for name, (symbol, size, colour) in _LOOKS.items():
         chosen = [node for node in nodes if kind(node) == name]
         fig.add_scatter(
-            x=[at[node.node_id][0] for node in chosen], y=[at[node.node_id][1] for node in chosen], name=name,
-            mode="markers", marker=dict(symbol=symbol, size=size, color=colour, line=dict(color=INK, width=1)),
-            text=[_hover(node, places) for node in chosen], hovertemplate="%{text}<extra></extra>",
-        )  # fmt: skip
+            x=[at[node.node_id][0] for node in chosen],
+            y=[at[node.node_id][1] for node in chosen],
+            name=name,
+            mode="markers",
+            marker=dict(symbol=symbol, size=size, color=colour, line=dict(color=INK, width=1)),
+            text=[_hover(node, places) for node in chosen],
+            hovertemplate="%{text}<extra></extra>",
+        )
     _add_names(fig, graph_file, at)
     _draw_axes(fig, places)
     left_out = len(graph_file.links) - len(largest)
@@ -68,16 +75,23 @@ def _add_links(fig: go.Figure, links: Sequence[Link], at: dict[str, tuple[float,
         mine = [link for link in links if (link.weight < 0) == (sign == "negative")]
         for third in (2, 1, 0):  # the thickest first: the legend shows that
             (width, opacity) = _WIDTHS[third]
-            chosen = [link for link in mine if min(2, int(3 * math.sqrt(abs(link.weight) / (most or 1.0)))) == third]
+            chosen = [
+                link for link in mine if min(2, int(3 * math.sqrt(abs(link.weight) / (most or 1.0)))) == third
+            ]
             if not chosen:
                 continue
             ends = [(at[link.source], at[link.target]) for link in chosen]
             fig.add_scatter(
                 x=[x for (a, _), (b, _) in ends for x in (a, b, None)],
                 y=[y for (_, a), (_, b) in ends for y in (a, b, None)],
-                mode="lines", line=dict(color=colour, dash=dash, width=width), opacity=opacity, hoverinfo="skip",
-                name=sign, legendgroup=sign, showlegend=not any(trace.name == sign for trace in fig.data),
-            )  # fmt: skip
+                mode="lines",
+                line=dict(color=colour, dash=dash, width=width),
+                opacity=opacity,
+                hoverinfo="skip",
+                name=sign,
+                legendgroup=sign,
+                showlegend=not any(trace.name == sign for trace in fig.data),
+            )
 
 
 def _add_names(fig: go.Figure, graph_file: GraphFile, at: dict[str, tuple[float, float]]) -> None:
@@ -90,7 +104,10 @@ def _add_names(fig: go.Figure, graph_file: GraphFile, at: dict[str, tuple[float,
         if kind(node) == "logit":
             text, turn = _answer(node), dict(textangle=45, xanchor="right", yshift=6)
         elif node.node_id in groups or node.node_id in state.get("pinnedIds", []):
-            text, turn = groups.get(node.node_id, node.clerp or node.node_id), dict(yshift=14, bgcolor="#ffffffcc")
+            text, turn = (
+                groups.get(node.node_id, node.clerp or node.node_id),
+                dict(yshift=14, bgcolor="#ffffffcc"),
+            )
         else:
             continue
         name = escape(shorten(text.strip(), _LONGEST))
@@ -107,7 +124,9 @@ def _hover(node: Node, places: Layout) -> str:
     lines = [node.clerp or node.node_id, f"{kind(node)} of layer {node.layer}", f"position {node.ctx_idx}"]
     lines[-1] += f" {places.tokens[node.ctx_idx]}"
     lines += [
-        f"{name} {value:.3g}" for name in ("activation", "influence") if (value := node.more.get(name)) is not None
+        f"{name} {value:.3g}"
+        for name in ("activation", "influence")
+        if (value := node.more.get(name)) is not None
     ]
     return "<br>".join(escape(line) for line in lines)
 

@@ -1,7 +1,8 @@
 """What a graph file holds, and the checks that it is one.
 
-The format is that of circuit-tracer's ``frontend/graph_models.py``. What a file has beyond it is kept, so that reading
-and writing loses nothing. :mod:`mi_utils.graph_io` makes such files from graphs, reads and writes them.
+The format is that of circuit-tracer's ``frontend/graph_models.py``. What a file has beyond it is kept, so
+that reading and writing loses nothing. :mod:`mi_utils.graph_io` makes such files from graphs, reads and
+writes them.
 """
 
 import json
@@ -16,7 +17,13 @@ EMBEDDING, LOGIT = "embedding", "logit"
 
 _METADATA = {"slug": str, "scan": str, "prompt_tokens": list, "prompt": str}
 _PARTS = {"metadata": dict, "qParams": dict, "nodes": list, "links": list}
-_CALLED = {str: "a string", list: "a list", dict: "an object", int: "a whole number", float: "a finite number"}
+_CALLED = {
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+    int: "a whole number",
+    float: "a finite number",
+}
 _LARGEST = sys.float_info.max
 _SHOWN = 60  # characters of a value in a message
 
@@ -28,7 +35,8 @@ class Node:
     Attributes:
         node_id: ``layer_feature_position`` for a feature; unlike any other node's.
         feature: Cantor's pairing of layer and index for a feature, -1 or None for an error.
-        layer: number of the layer as text or number, ``"E"`` for a token, one more than the layers for a logit.
+        layer: number of the layer as text or number, ``"E"`` for a token, one more than the layers for a
+            logit.
         ctx_idx: position in the prompt, 0 is the start token.
         feature_type: ``FEATURE``, ``ERROR``, ``EMBEDDING``, ``LOGIT`` or a type that another program knows.
         js_node_id: whose dashboard it is.
@@ -78,7 +86,8 @@ _LINK = {"source": (str,), "target": (str,), "weight": (float, int)}
 
 @dataclass(frozen=True)
 class Link:
-    """A direct effect of one node on another: signed and raw, in units of the target's pre-activation or logit."""
+    """A direct effect of one node on another: signed and raw, in units of the target's pre-activation or
+    logit."""
 
     source: str
     target: str
@@ -95,13 +104,14 @@ class GraphFile:
 
     Attributes:
         metadata: slug, scan (model), prompt, prompt_tokens and what else the file says about the graph.
-        q_params: the saved state of the view: ``pinnedIds``, ``supernodes`` (a name, then node ids), ``clickedId``.
+        q_params: the saved state of the view: ``pinnedIds``, ``supernodes`` (a name, then node ids),
+            ``clickedId``.
         nodes, links: of the graph.
         more: further parts of the file.
 
     Raises:
-        ValueError: a missing part, an unknown schema version, two nodes of one id, a node outside the prompt, a link
-            from or to a node that is not there, or a number that is not finite.
+        ValueError: a missing part, an unknown schema version, two nodes of one id, a node outside the prompt,
+            a link from or to a node that is not there, or a number that is not finite.
     """
 
     metadata: Mapping[str, Any]
@@ -138,13 +148,20 @@ class GraphFile:
         used = [*pinned, *(one for group in supernodes for one in group[1:]), *([clicked] if clicked else [])]
         if unknown := [one for one in used if one not in known]:
             raise ValueError(f"the state names {show(unknown[0])}; it should name nodes of the graph only")
-        state = {"pinnedIds": list(pinned), "supernodes": [list(one) for one in supernodes], "clickedId": clicked}
+        state = {
+            "pinnedIds": list(pinned),
+            "supernodes": [list(one) for one in supernodes],
+            "clickedId": clicked,
+        }
         return replace(self, q_params={**self.q_params, **state})
 
     def to_json(self) -> dict[str, Any]:
         """As the file holds it."""
         parts = {"metadata": dict(self.metadata), "qParams": dict(self.q_params)}
-        parts |= {"nodes": [one.to_json() for one in self.nodes], "links": [one.to_json() for one in self.links]}
+        parts |= {
+            "nodes": [one.to_json() for one in self.nodes],
+            "links": [one.to_json() for one in self.links],
+        }
         return parts | dict(self.more)
 
 
@@ -152,7 +169,8 @@ def parse(text: str) -> GraphFile:
     """The graph file whose text this is.
 
     Raises:
-        ValueError: text that is not JSON, a field of another type than the format wants, or what ``GraphFile`` refuses.
+        ValueError: text that is not JSON, a field of another type than the format wants, or what
+            ``GraphFile`` refuses.
     """
     try:
         raw = json.loads(text)
@@ -174,11 +192,17 @@ def _record(kind: type, fields: Mapping[str, tuple[type, ...]], raw: Any, where:
     keys = {_IN_FILE.get(name, name): types for name, types in fields.items()}
     for name, types in keys.items():
         _expect(raw, name, types, where)
-    return kind(*(raw[name] for name in keys), {name: value for name, value in raw.items() if name not in keys})
+    return kind(
+        *(raw[name] for name in keys), {name: value for name, value in raw.items() if name not in keys}
+    )
 
 
 def _expect(raw: Mapping[str, Any], name: str, kinds: tuple[type, ...], where: str) -> None:
-    wanted = _CALLED[kinds[0]] if float in kinds else " or ".join(_CALLED[kind] for kind in kinds if kind in _CALLED)
+    wanted = (
+        _CALLED[kinds[0]]
+        if float in kinds
+        else " or ".join(_CALLED[kind] for kind in kinds if kind in _CALLED)
+    )
     if name not in raw:
         raise ValueError(f"{where} has no {name}; it should have {wanted} there")
     if not isinstance(raw[name], kinds) or isinstance(raw[name], bool):
@@ -192,7 +216,9 @@ def _check(graph: GraphFile) -> None:
     if version is not None and (version != SCHEMA_VERSION or isinstance(version, bool)):
         raise ValueError(f"schema_version is {show(version)}; it should be {SCHEMA_VERSION}")
     if not all(isinstance(token, str) for token in graph.metadata["prompt_tokens"]):
-        raise ValueError("prompt_tokens of metadata holds something else than strings; it should hold strings only")
+        raise ValueError(
+            "prompt_tokens of metadata holds something else than strings; it should hold strings only"
+        )
     _check_state(graph.q_params)
     known: set[str] = set()
     n_tokens = len(graph.metadata["prompt_tokens"])
@@ -202,14 +228,18 @@ def _check(graph: GraphFile) -> None:
             raise ValueError(f"{where} is there twice; ids of nodes should differ")
         known.add(node.node_id)
         if not 0 <= node.ctx_idx < n_tokens:
-            raise ValueError(f"ctx_idx of {where} is {node.ctx_idx}; it should be a position of the {n_tokens} tokens")
+            raise ValueError(
+                f"ctx_idx of {where} is {node.ctx_idx}; it should be a position of the {n_tokens} tokens"
+            )
         for name in ("influence", "activation", "token_prob"):
             if node.more.get(name) is not None:
                 _finite(node.more[name], name, where)
     for i, link in enumerate(graph.links):
         for name, end in (("source", link.source), ("target", link.target)):
             if end not in known:
-                raise ValueError(f"{name} of links[{i}] is {show(end)}; it should be the id of a node in the graph")
+                raise ValueError(
+                    f"{name} of links[{i}] is {show(end)}; it should be the id of a node in the graph"
+                )
         _finite(link.weight, "weight", f"links[{i}]")
 
 

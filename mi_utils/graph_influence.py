@@ -1,8 +1,9 @@
-"""How much each node of an attribution graph matters for the answer, and which can be dropped (Ameisen et al. 2025).
+"""How much each node of an attribution graph matters for the answer, and which can be dropped (Ameisen et al.
+2025).
 
-The absolute values of the edges into each node are scaled to sum to one; a node's *influence* is then what reaches the
-logits from it over all paths, ``w (Â + Â² + ...)``, with the logits' probabilities as ``w``. The graph has no cycles,
-so the sum ends. Pruning and scores follow circuit-tracer's ``graph.py``.
+The absolute values of the edges into each node are scaled to sum to one; a node's *influence* is then what
+reaches the logits from it over all paths, ``w (Â + Â² + ...)``, with the logits' probabilities as ``w``. The
+graph has no cycles, so the sum ends. Pruning and scores follow circuit-tracer's ``graph.py``.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ def normalised(adjacency: Float[Tensor, "target source"]) -> Float[Tensor, "targ
 
 
 def influence(edges: Float[Tensor, "node node"], weights: Float[Tensor, "node"]) -> Float[Tensor, "node"]:
-    """``w (Â + Â² + ...)`` for normalised edges [target, source]: what reaches the weighted nodes from each node.
+    """``w (Â + Â² + ...)`` for normalised edges [target, source]: what reaches the weighted nodes from each
+    node.
 
     Raises:
         ValueError: edges that run in a circle.
@@ -34,7 +36,9 @@ def influence(edges: Float[Tensor, "node node"], weights: Float[Tensor, "node"])
         if not step.any():
             return total
         total = total + step
-    raise ValueError("edges run in a circle; the edges of an attribution graph go from earlier to later layers")
+    raise ValueError(
+        "edges run in a circle; the edges of an attribution graph go from earlier to later layers"
+    )
 
 
 def _weights(graph: "Graph") -> Tensor:
@@ -74,8 +78,8 @@ def scores(graph: "Graph") -> Scores:
 class Pruned:
     """What pruning keeps of a graph.
 
-    ``influence`` is that of every node before pruning; ``cumulative`` the share of all influence that nodes at least
-    as influential hold together, small for important nodes (graph files call this ``influence``).
+    ``influence`` is that of every node before pruning; ``cumulative`` the share of all influence that nodes
+    at least as influential hold together, small for important nodes (graph files call this ``influence``).
     """
 
     graph: "Graph"
@@ -96,8 +100,8 @@ class Pruned:
 def prune(graph: "Graph", node_threshold: float = 0.8, edge_threshold: float = 0.98) -> Pruned:
     """Keep the nodes, then the edges, that hold most of the influence.
 
-    Tokens and logits always stay. A feature or error without an edge to something kept goes, and so does a feature
-    that nothing kept reaches; this is repeated until nothing changes.
+    Tokens and logits always stay. A feature or error without an edge to something kept goes, and so does a
+    feature that nothing kept reaches; this is repeated until nothing changes.
 
     Raises:
         ValueError: a threshold outside (0, 1].

@@ -1,4 +1,5 @@
-"""Attribution graphs as files: the JSON that the front ends of Neuronpedia and circuit-tracer read and write."""
+"""Attribution graphs as files: the JSON that the front ends of Neuronpedia and circuit-tracer read and
+write."""
 
 import json
 import os
@@ -6,7 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mi_utils.graph_file import EMBEDDING, ERROR, FEATURE, LOGIT, SCHEMA_VERSION, GraphFile, Link, Node, parse, show
+from mi_utils.graph_file import (
+    EMBEDDING,
+    ERROR,
+    FEATURE,
+    LOGIT,
+    SCHEMA_VERSION,
+    GraphFile,
+    Link,
+    Node,
+    parse,
+    show,
+)
 from mi_utils.graph_influence import Pruned
 
 __all__ = ["GraphFile", "Link", "Node", "feature_node", "from_graph", "parse", "read", "write", "write_index"]
@@ -26,14 +38,16 @@ def from_graph(
 
     Args:
         pruned: as ``graph_influence.prune`` gives it.
-        slug: name of the graph, without spaces or slashes; circuit-tracer expects the file to be called slug.json.
+        slug: name of the graph, without spaces or slashes; circuit-tracer expects the file to be called
+            slug.json.
         labels: of features, by layer and index; the others have none.
-        logit_tokens: text of each logit's token, as ``prompts.token_strings`` gives it; by default its number.
+        logit_tokens: text of each logit's token, as ``prompts.token_strings`` gives it; by default its
+            number.
         prompt: as text; by default its tokens joined.
 
     Raises:
-        ValueError: a slug that is empty or has other characters than letters, digits, ``-``, ``_`` and ``.``, or
-            another number of ``logit_tokens`` than of logits.
+        ValueError: a slug that is empty or has other characters than letters, digits, ``-``, ``_`` and ``.``,
+            or another number of ``logit_tokens`` than of logits.
     """
     if not slug or not all(c.isalnum() or c in "-_." for c in slug):
         raise ValueError(f"slug is {show(slug)}; it should be made of letters, digits, '-', '_' and '.'")
@@ -47,7 +61,10 @@ def from_graph(
     kept = pruned.edges & pruned.nodes & pruned.nodes[:, None]
     ends = zip(kept.nonzero().tolist(), graph.adjacency[kept].tolist(), strict=True)
     links = [Link(nodes[source].node_id, nodes[target].node_id, weight) for (target, source), weight in ends]
-    thresholds = {"node_threshold": float(pruned.node_threshold), "edge_threshold": float(pruned.edge_threshold)}
+    thresholds = {
+        "node_threshold": float(pruned.node_threshold),
+        "edge_threshold": float(pruned.edge_threshold),
+    }
     metadata = {
         "slug": slug,
         "scan": graph.model,
@@ -81,14 +98,20 @@ def _nodes(
         elif at < graph.tokens.stop:
             pos = at - graph.tokens.start
             token = int(graph.token_ids[pos])
-            yield at, Node(f"E_{token}_{pos}", pos, "E", pos, EMBEDDING, f"E_{token}-{pos}", graph.prompt[pos], rest)
+            yield (
+                at,
+                Node(
+                    f"E_{token}_{pos}", pos, "E", pos, EMBEDDING, f"E_{token}-{pos}", graph.prompt[pos], rest
+                ),
+            )
         else:
             rank = at - graph.logit_nodes.start
             yield at, _logit_node(pruned, rank, logit_tokens[rank], rest)
 
 
 def feature_node(layer: int, pos: int, index: int, label: str, more: Mapping[str, Any]) -> Node:
-    """The node of feature ``index`` of ``layer`` at ``pos``; its number in the file is Cantor's pairing of the two."""
+    """The node of feature ``index`` of ``layer`` at ``pos``; its number in the file is Cantor's pairing of
+    the two."""
     number = (layer + index) * (layer + index + 1) // 2 + index
     return Node(f"{layer}_{index}_{pos}", number, str(layer), pos, FEATURE, f"{layer}_{index}-0", label, more)
 
@@ -106,7 +129,8 @@ def read(path: str | Path) -> GraphFile:
     """Read a graph file.
 
     Raises:
-        ValueError: a file that is not there or not UTF-8, or what ``parse`` refuses; the sentence begins with its name.
+        ValueError: a file that is not there or not UTF-8, or what ``parse`` refuses; the sentence begins with
+            its name.
     """
     path = Path(path)
     try:
@@ -128,7 +152,8 @@ def write(graph_file: GraphFile, path: str | Path) -> Path:
 
 
 def write_index(graph_files: Sequence[GraphFile], folder: str | Path) -> Path:
-    """Write ``graph-metadata.json``, the list of graphs that circuit-tracer's front end offers; it replaces an old one.
+    """Write ``graph-metadata.json``, the list of graphs that circuit-tracer's front end offers; it replaces
+    an old one.
 
     Raises:
         ValueError: two graphs of one slug, or a folder that is not there.
@@ -142,9 +167,13 @@ def write_index(graph_files: Sequence[GraphFile], folder: str | Path) -> Path:
 def _write(content: Mapping[str, Any], path: str | Path) -> Path:
     path = Path(path)
     try:
-        text = json.dumps(content, allow_nan=False, indent=1)  # ASCII: a lone surrogate in a token has no UTF-8
+        text = json.dumps(
+            content, allow_nan=False, indent=1
+        )  # ASCII: a lone surrogate in a token has no UTF-8
     except ValueError as error:
-        raise ValueError(f"the graph can't be written as JSON ({error}); its numbers should be finite") from None
+        raise ValueError(
+            f"the graph can't be written as JSON ({error}); its numbers should be finite"
+        ) from None
     if not path.parent.is_dir():
         raise ValueError(f"path is {str(path)!r}; it should be in a folder that exists")
     staged = path.with_name(path.name + ".new")

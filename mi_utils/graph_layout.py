@@ -41,21 +41,25 @@ class Layout:
 
 
 def kind(node: Node) -> str:
-    """``token``, ``feature``, ``error`` or ``logit``; a type of another program counts as a feature or an error."""
+    """``token``, ``feature``, ``error`` or ``logit``; a type of another program counts as a feature or an
+    error."""
     if node.feature_type in (EMBEDDING, LOGIT):
         return "token" if node.feature_type == EMBEDDING else "logit"
     return "error" if node.feature_type == ERROR or "error" in node.feature_type else "feature"
 
 
 def place(graph_file: GraphFile) -> Layout:
-    """Tokens at the bottom, logits on top, layers between them; in a cell the most influential nodes come first."""
+    """Tokens at the bottom, logits on top, layers between them; in a cell the most influential nodes come
+    first."""
     nodes = graph_file.nodes
     names = _row_names(nodes)
     cells: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i, node in enumerate(nodes):
         cells[names.index(_row(node)), node.ctx_idx].append(i)
     for inside in cells.values():
-        inside.sort(key=lambda i: (kind(nodes[i]) == "error", 1.0 if (s := nodes[i].influence) is None else s))
+        inside.sort(
+            key=lambda i: (kind(nodes[i]) == "error", 1.0 if (s := nodes[i].influence) is None else s)
+        )
     widths, heights = [NARROWEST] * len(graph_file.tokens), [1.4] * len(names)
     for (row, column), inside in cells.items():
         wide, step = _across(names[row], len(inside))

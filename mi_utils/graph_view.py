@@ -1,8 +1,9 @@
-"""Attribution graphs to look at: a browser for notebooks, the same as one HTML file, a figure that a notebook keeps.
+"""Attribution graphs to look at: a browser for notebooks, the same as one HTML file, a figure that a notebook
+keeps.
 
-All show token position by layer, tokens at the bottom and logits on top; positive links are solid, negative ones
-dashed. The browser is plain JavaScript and SVG (``graph_front/``); it asks nothing of the network, and text from a
-graph only ever becomes text.
+All show token position by layer, tokens at the bottom and logits on top; positive links are solid, negative
+ones dashed. The browser is plain JavaScript and SVG (``graph_front/``); it asks nothing of the network, and
+text from a graph only ever becomes text.
 """
 
 import base64
@@ -36,20 +37,22 @@ def _front(*names: str) -> str:
 
 
 class GraphBrowser(anywidget.AnyWidget):
-    """A graph to explore: point at a node or click it to see what feeds it and what it feeds, with signed weights.
+    """A graph to explore: point at a node or click it to see what feeds it and what it feeds, with signed
+    weights.
 
-    Nodes can be pinned and put into supernodes; the button *save* downloads a graph file with that state, *load* takes
-    the state from one. In the notebook, the same state is ``pinned``, ``supernodes`` (each a name, then node ids),
-    ``threshold`` (nodes up to this cumulative influence are shown) and ``clicked``: they can be read, set and observed,
-    and ``saved()`` is the graph file with them. A graph file's own state is where the browser starts.
+    Nodes can be pinned and put into supernodes; the button *save* downloads a graph file with that state,
+    *load* takes the state from one. In the notebook, the same state is ``pinned``, ``supernodes`` (each a
+    name, then node ids), ``threshold`` (nodes up to this cumulative influence are shown) and ``clicked``:
+    they can be read, set and observed, and ``saved()`` is the graph file with them. A graph file's own state
+    is where the browser starts.
 
     Args:
         graph_file: what to show.
         details: of nodes, by id: a text, or texts by name. Shown as they are, as text.
 
     Raises:
-        ValueError: details of a node that the graph does not have; later also a state with such a node, or a threshold
-            outside [0, 1].
+        ValueError: details of a node that the graph does not have; later also a state with such a node, or a
+            threshold outside [0, 1].
     """
 
     _esm = _front(*_SCRIPTS) + "\nexport default { render };\n"
@@ -88,7 +91,9 @@ class GraphBrowser(anywidget.AnyWidget):
     def _valid_supernodes(self, proposal: Any) -> list[list[str]]:
         groups = proposal.value
         if empty := [group for group in groups if len(group) < 2]:
-            raise ValueError(f"supernodes has {show(empty[0])}; each should be a name, then at least one node id")
+            raise ValueError(
+                f"supernodes has {show(empty[0])}; each should be a name, then at least one node id"
+            )
         members = [one for group in groups for one in group[1:]]
         if len(set(members)) < len(members):
             twice = next(one for one in members if members.count(one) > 1)
@@ -126,7 +131,9 @@ def _start(graph_file: GraphFile, details: Details | None) -> dict[str, Any]:
     return {
         "graph": graph_file.to_json(),
         "places": place(graph_file).to_json(),
-        "details": {one: text if isinstance(text, str) else dict(text) for one, text in (details or {}).items()},
+        "details": {
+            one: text if isinstance(text, str) else dict(text) for one, text in (details or {}).items()
+        },
         "pinned": [one for one in dict.fromkeys(saved.get("pinnedIds", [])) if one in known],
         "supernodes": groups,
         "threshold": 1.0,
@@ -137,7 +144,8 @@ def _start(graph_file: GraphFile, details: Details | None) -> dict[str, Any]:
 def export(
     graph_file: GraphFile, path: str | Path, *, details: Details | None = None, title: str | None = None
 ) -> Path:
-    """Write the browser as one HTML file that loads nothing and needs no server; no script runs in it but its own.
+    """Write the browser as one HTML file that loads nothing and needs no server; no script runs in it but its
+    own.
 
     Args:
         graph_file: what to show.
@@ -162,11 +170,13 @@ def _page(start: Mapping[str, Any], title: str) -> str:
     script = f"\n{_front(*_SCRIPTS, 'page.js')}\n"
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     own = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-    data = json.dumps(start, allow_nan=False).replace("<", "\\u003c")  # no tag, no comment: it ends where it should
-    style = ":root { color-scheme: light dark; } body { margin: 0 auto; max-width: 1500px; padding: 10px 16px; "
-    style += (
-        "background: light-dark(#ffffff, #1c1c1c); color: light-dark(#1a1a1a, #e8e8e8); font-family: sans-serif; } "
+    data = json.dumps(start, allow_nan=False).replace(
+        "<", "\\u003c"
+    )  # no tag, no comment: it ends where it should
+    style = (
+        ":root { color-scheme: light dark; } body { margin: 0 auto; max-width: 1500px; padding: 10px 16px; "
     )
+    style += "background: light-dark(#ffffff, #1c1c1c); color: light-dark(#1a1a1a, #e8e8e8); font-family: sans-serif; } "
     style += "h1 { font-size: 18px; margin: 4px 0 8px; overflow-wrap: anywhere; white-space: pre-wrap; }"
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'

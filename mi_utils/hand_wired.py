@@ -1,14 +1,17 @@
-"""A two-layer transformer wired by hand: it answers *capital Dallas is* in two hops, and its true graph is known.
+"""A two-layer transformer wired by hand: it answers *capital Dallas is* in two hops, and its true graph is
+known.
 
-Each dimension of the stream means one thing, each neuron detects one thing, and each head moves one thing. Its
-transcoders are its neurons, exactly, so an attribution graph of it has a right answer (``true_edges``):
+Each dimension of the stream means one thing, each neuron detects one thing, and each head moves one thing.
+Its transcoders are its neurons, exactly, so an attribution graph of it has a right answer (``true_edges``):
 
-* layer 0: neurons at the city look up its state, and say that this is a city; a head carries the relation to *is*,
-  where a neuron says what is asked for;
-* layer 1: a head carries state and *a city* to *is*; a neuron for each pair of state and relation writes the answer,
-  and the neuron *unsure*, which *a city* switches on and a state holds down, writes *unknown* and against all answers.
+* layer 0: neurons at the city look up its state, and say that this is a city; a head carries the relation to
+  *is*, where a neuron says what is asked for;
+* layer 1: a head carries state and *a city* to *is*; a neuron for each pair of state and relation writes the
+  answer, and the neuron *unsure*, which *a city* switches on and a state holds down, writes *unknown* and
+  against all answers.
 
-*Atlantis* is a city without a state. Norms are RMSNorms, positions are not used, and the MLPs are ReLUs with biases.
+*Atlantis* is a city without a state. Norms are RMSNorms, positions are not used, and the MLPs are ReLUs with
+biases.
 """
 
 from collections.abc import Sequence
@@ -25,9 +28,19 @@ if TYPE_CHECKING:
     from mi_utils.attribution import Graph
 
 NAME = "hand-wired"
-CITIES = {"Dallas": "Texas", "Houston": "Texas", "Oakland": "California", "Fresno": "California", "Atlantis": None}
-ANSWERS = {("Texas", "capital"): "Austin", ("Texas", "bird"): "Mockingbird", ("California", "capital"): "Sacramento",
-           ("California", "bird"): "Quail"}  # fmt: skip
+CITIES = {
+    "Dallas": "Texas",
+    "Houston": "Texas",
+    "Oakland": "California",
+    "Fresno": "California",
+    "Atlantis": None,
+}
+ANSWERS = {
+    ("Texas", "capital"): "Austin",
+    ("Texas", "bird"): "Mockingbird",
+    ("California", "capital"): "Sacramento",
+    ("California", "bird"): "Quail",
+}
 STATES, RELATIONS = ("Texas", "California"), ("capital", "bird")
 UNKNOWN = "unknown"
 WORDS = ("<bos>", "is", *RELATIONS, *CITIES, *ANSWERS.values(), UNKNOWN)
@@ -38,8 +51,13 @@ NEURONS = (
 # What a dimension of the residual stream means; words that are only ever answers need none of their own.
 _BROUGHT = tuple(f"{name}, brought" for name in (*STATES, "a city"))
 _DIMS = (
-    *WORDS[: 4 + len(CITIES)], "any relation", "any city", *NEURONS[0], *_BROUGHT, *(f"say {w}" for w in WORDS[-5:])
-)  # fmt: skip
+    *WORDS[: 4 + len(CITIES)],
+    "any relation",
+    "any city",
+    *NEURONS[0],
+    *_BROUGHT,
+    *(f"say {w}" for w in WORDS[-5:]),
+)
 _DIM = {name: place for place, name in enumerate(_DIMS)}
 _CONTEXT = 8
 
@@ -47,9 +65,17 @@ _CONTEXT = 8
 def build() -> TransformerBridge:
     """The model, with its tokenizer (words split at spaces; ``atlas.encode`` puts ``<bos>`` in front)."""
     config = TransformerBridgeConfig(
-        n_layers=2, n_heads=2, d_model=len(_DIMS), d_head=4, d_mlp=len(NEURONS[0]), d_vocab=len(WORDS), n_ctx=_CONTEXT,
-        normalization_type="RMSPre", act_fn="relu", seed=0,
-    )  # fmt: skip
+        n_layers=2,
+        n_heads=2,
+        d_model=len(_DIMS),
+        d_head=4,
+        d_mlp=len(NEURONS[0]),
+        d_vocab=len(WORDS),
+        n_ctx=_CONTEXT,
+        normalization_type="RMSPre",
+        act_fn="relu",
+        seed=0,
+    )
     model = TransformerBridge.boot_native(config, model_name=NAME)
     with torch.no_grad():
         for parameter in model.original_model.parameters():
@@ -73,13 +99,18 @@ def _embed(model: TransformerBridge) -> None:
     known = [word for word in WORDS if word in _DIM]
     _write(model.embed.weight, [WORDS.index(word) for word in known], known, 1)
     _write(model.embed.weight, [WORDS.index(word) for word in CITIES], ["any city"] * len(CITIES), 1)
-    _write(model.embed.weight, [WORDS.index(word) for word in RELATIONS], ["any relation"] * len(RELATIONS), 1)
+    _write(
+        model.embed.weight, [WORDS.index(word) for word in RELATIONS], ["any relation"] * len(RELATIONS), 1
+    )
     answers = WORDS[-5:]
-    _write(model.unembed.weight, [WORDS.index(word) for word in answers], [f"say {word}" for word in answers], 2)
+    _write(
+        model.unembed.weight, [WORDS.index(word) for word in answers], [f"say {word}" for word in answers], 2
+    )
 
 
 def _relation_head(attn: torch.nn.Module) -> None:
-    """Head 0 of layer 0: from *is* to the relation; everything else looks at ``<bos>``, where nothing is carried."""
+    """Head 0 of layer 0: from *is* to the relation; everything else looks at ``<bos>``, where nothing is
+    carried."""
     _looks(attn, head=0, at="any relation")
     _carries(attn, head=0, dims=RELATIONS, to=RELATIONS)
 
@@ -134,7 +165,9 @@ def _tokenizer():
 
     words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=words, bos_token=WORDS[0], eos_token=WORDS[0], pad_token=WORDS[0])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token=WORDS[0], eos_token=WORDS[0], pad_token=WORDS[0]
+    )
 
 
 @torch.no_grad()
@@ -171,7 +204,9 @@ def transcoders(model: TransformerBridge, *, kind: Kind = "plt", without: Sequen
 def node_names(graph: "Graph") -> list[str]:
     """What each node of a graph of this model stands for, such as ``Texas @ Dallas``."""
     words, layers = graph.prompt, range(graph.n_layers)
-    features = [f"{NEURONS[layer][index]} @ {words[position]}" for layer, position, index in graph.features.tolist()]
+    features = [
+        f"{NEURONS[layer][index]} @ {words[position]}" for layer, position, index in graph.features.tolist()
+    ]
     errors = [f"error {layer} @ {word}" for layer in layers for word in words]
     return [*features, *errors, *words, *(f"say {WORDS[token]}" for token in graph.logits.tolist())]
 
@@ -179,14 +214,17 @@ def node_names(graph: "Graph") -> list[str]:
 def true_edges(relation: str, city: str) -> dict[tuple[str, str], int]:
     """The edges of the prompt *relation city is*, and whether each raises (1) or lowers (-1) its target.
 
-    Keys are (source, target) as ``node_names`` gives them; edges into logits other than the answer's are left out.
+    Keys are (source, target) as ``node_names`` gives them; edges into logits other than the answer's are left
+    out.
 
     Raises:
         ValueError: no such relation or city.
     """
     if relation not in RELATIONS or city not in CITIES:
-        raise ValueError(f"relation and city are {relation!r} and {city!r}; they should be one of "
-                         f"{', '.join(RELATIONS)} and one of {', '.join(CITIES)}")  # fmt: skip
+        raise ValueError(
+            f"relation and city are {relation!r} and {city!r}; they should be one of "
+            f"{', '.join(RELATIONS)} and one of {', '.join(CITIES)}"
+        )
     state, asks = CITIES[city], f"asks {relation}"
     edges = {
         (relation, f"{asks} @ {relation}"): 1,  # the word itself; it leads nowhere

@@ -1,8 +1,8 @@
 """Activations of many tokens at once: what lenses, dictionaries and transcoders are trained on.
 
-The first position of a context is left out: it holds the same vector whatever the text is (notebook 00). So are,
-where ``ordinary`` is asked, other tokens with a massive activation: a handful of vectors a hundred times longer
-than the rest would decide every sum of squares.
+The first position of a context is left out: it holds the same vector whatever the text is (notebook 00). So
+are, where ``ordinary`` is asked, other tokens with a massive activation: a handful of vectors a hundred times
+longer than the rest would decide every sum of squares.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,8 +39,8 @@ def activations(
         skip_first: leave out the first position of each context.
 
     Raises:
-        ValueError: no contexts, one token only, hook points that differ in width or never fire, or activations that
-            are not finite (the hook point is named).
+        ValueError: no contexts, one token only, hook points that differ in width or never fire, or
+            activations that are not finite (the hook point is named).
     """
     first = int(skip_first)
     if tokens.numel() == 0 or tokens.shape[1] <= first:
@@ -60,7 +60,9 @@ def activations(
             if name not in kept:
                 raise ValueError(f"names holds {name!r}, which never fires in {model.cfg.model_name}")
             if kept[name].shape[:2] != batch.shape:
-                raise ValueError(f"names holds {name!r}, which has shape {tuple(kept[name].shape)}: no vector a token")
+                raise ValueError(
+                    f"names holds {name!r}, which has shape {tuple(kept[name].shape)}: no vector a token"
+                )
             values = kept[name][:, first:].flatten(0, 1).flatten(1)
             if not torch.isfinite(values).all():
                 raise ValueError(f"{name} holds values that are not finite (NaN or infinity)")
@@ -73,9 +75,14 @@ def activations(
 
 
 def residual_streams(
-    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], *, batch_size: int = 32, skip_first: bool = True
+    model: TransformerBridge,
+    tokens: Int[Tensor, "batch pos"],
+    *,
+    batch_size: int = 32,
+    skip_first: bool = True,
 ) -> Float[Tensor, "stream token d_model"]:
-    """The residual stream at every depth: index ``l`` is what block ``l`` reads, ``n_layers`` what the last one leaves.
+    """The residual stream at every depth: index ``l`` is what block ``l`` reads, ``n_layers`` what the last
+    one leaves.
 
     Raises:
         ValueError: as ``activations``.
@@ -90,7 +97,9 @@ def stream_names(model: TransformerBridge) -> list[str]:
     return [*before, hooks.hook_name(model, "resid_post", n_layers - 1)]
 
 
-def ordinary(streams: Float[Tensor, "stream token d_model"], *, factor: float | int = 5) -> Bool[Tensor, "token"]:
+def ordinary(
+    streams: Float[Tensor, "stream token d_model"], *, factor: float | int = 5
+) -> Bool[Tensor, "token"]:
     """Tokens whose vector is nowhere longer than ``factor`` times the median length at that depth.
 
     Sun et al. 2024 (arXiv 2402.17762) describe the others.
@@ -103,8 +112,8 @@ def ordinary(streams: Float[Tensor, "stream token d_model"], *, factor: float | 
 class Harvest:
     """Activations without the massive ones, and what was left out.
 
-    ``values`` is [token, width]; ``kept`` says for every token that was read, in order, whether it is among them;
-    ``limit`` is the length beyond which a vector counts as massive.
+    ``values`` is [token, width]; ``kept`` says for every token that was read, in order, whether it is among
+    them; ``limit`` is the length beyond which a vector counts as massive.
     """
 
     values: Float[Tensor, "token width"]
@@ -144,12 +153,15 @@ def collect(
         ValueError: as ``activations``; a factor of 1 or less; more tokens than fit into ``memory_gib``.
     """
     if not factor > 1:
-        raise ValueError(f"factor is {factor}; it should be above 1, or ordinary vectors would be dropped too")
+        raise ValueError(
+            f"factor is {factor}; it should be above 1, or ordinary vectors would be dropped too"
+        )
     # bfloat16 and float32 models alike are counted with their own weights' size
     size = tokens.numel() * model.cfg.d_model * next(model.parameters()).element_size() / 2**30
     if size > memory_gib:
         raise ValueError(
-            f"tokens has {tokens.numel():,} of them, whose activations take {size:.2g} GiB; memory_gib allows "
+            f"tokens has {tokens.numel():,} of them, whose activations take {size:.2g} GiB; memory_gib "
+            "allows "
             f"{memory_gib:g}; take fewer contexts, or go through them with harvest.pieces"
         )
     values = activations(model, tokens, [name], batch_size=batch_size)[0]
@@ -160,7 +172,12 @@ def collect(
 
 
 def pieces(
-    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], name: str, *, contexts: int = 256, batch_size: int = 32
+    model: TransformerBridge,
+    tokens: Int[Tensor, "batch pos"],
+    name: str,
+    *,
+    contexts: int = 256,
+    batch_size: int = 32,
 ) -> Iterator[Float[Tensor, "token width"]]:
     """The same hook point, ``contexts`` contexts at a time, massive activations included.
 
@@ -194,7 +211,9 @@ class _Enough(Exception):
     """Everything that was asked for is recorded: the rest of the forward pass is not needed."""
 
 
-def _recording(model: TransformerBridge, names: Sequence[str], kept: dict[str, Tensor]) -> AbstractContextManager:
+def _recording(
+    model: TransformerBridge, names: Sequence[str], kept: dict[str, Tensor]
+) -> AbstractContextManager:
     def record(name):
         def hook(value, hook):
             kept[name] = value
@@ -207,7 +226,8 @@ def _recording(model: TransformerBridge, names: Sequence[str], kept: dict[str, T
 
 
 def _run_as_far_as_needed(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> None:
-    """The blocks alone, where the wrapped model lets us: unembedding is a fifth of the work and not needed."""
+    """The blocks alone, where the wrapped model lets us: unembedding is a fifth of the work and not
+    needed."""
     body = getattr(model.original_model, "base_model", None)
     try:
         if body is None or body is model.original_model:

@@ -30,8 +30,8 @@ def mean_z(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Float[
 def ablate(
     model: TransformerBridge, chosen: Sequence[Head], means: Float[Tensor, "layer head d_head"] | None = None
 ) -> list[hooks.Hook]:
-    """Hooks that put each head's output at its mean, or at zero where no means are given, at all positions but the
-    first (there it is the same for every text).
+    """Hooks that put each head's output at its mean, or at zero where no means are given, at all positions
+    but the first (there it is the same for every text).
 
     Raises:
         ValueError: no heads, one named twice, or a layer or head out of range.
@@ -62,7 +62,8 @@ def _replace(which: list[int], layer: int, means: Tensor | None) -> Callable:
 def loss_by_position(
     model: TransformerBridge, tokens: Int[Tensor, "batch pos"], fwd_hooks: Sequence[hooks.Hook] = ()
 ) -> Float[Tensor, "batch pos-1"]:
-    """Cross-entropy in nats of each token after the first: entry ``i`` is for the token at position ``i + 1``."""
+    """Cross-entropy in nats of each token after the first: entry ``i`` is for the token at position ``i +
+    1``."""
     heads.check_length(model, tokens)
     losses = []
     for rows in tokens.split(heads.rows_at_once(model)):
@@ -71,8 +72,11 @@ def loss_by_position(
     return torch.cat(losses)
 
 
-def in_context_score(loss: Float[Tensor, "batch pos"], early: int | slice, late: int | slice) -> Float[Tensor, ""]:
-    """Loss late in the context minus loss early in it, in nats: below zero where context helps (Olsson et al. 2022).
+def in_context_score(
+    loss: Float[Tensor, "batch pos"], early: int | slice, late: int | slice
+) -> Float[Tensor, ""]:
+    """Loss late in the context minus loss early in it, in nats: below zero where context helps (Olsson et al.
+    2022).
 
     Args:
         loss: as ``loss_by_position`` gives it.

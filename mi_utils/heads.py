@@ -1,10 +1,11 @@
-"""What attention heads look at: scores from their patterns on repeated random tokens, classes, and ablation of sets.
+"""What attention heads look at: scores from their patterns on repeated random tokens, classes, and ablation
+of sets.
 
 The input is a start token and then the same ``period`` random tokens twice: position 0 is the start token,
-``1 .. period`` the first copy, ``period + 1 .. 2 period`` the second. Scores are mean attention weights, from 0 to 1,
-over the queries of the second copy; for the previous token over all queries that have one. The entropy, in nats, is no
-attention weight: it is kept apart. Sources: Olsson et al. 2022 (prefix matching, the in-context score), Wang et al.
-2023 (duplicate tokens).
+``1 .. period`` the first copy, ``period + 1 .. 2 period`` the second. Scores are mean attention weights, from
+0 to 1, over the queries of the second copy; for the previous token over all queries that have one. The
+entropy, in nats, is no attention weight: it is kept apart. Sources: Olsson et al. 2022 (prefix matching, the
+in-context score), Wang et al. 2023 (duplicate tokens).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,14 +34,16 @@ def offsets(period: int) -> dict[str, int]:
 def ordinary_tokens(model: TransformerBridge, *, least_letters: int = 2) -> Int[Tensor, "_"]:
     """Ids of tokens that are a space and then letters: words, to draw random sequences from.
 
-    Special tokens, pieces of bytes and digits behave unlike words, and some were hardly ever seen in training. Where
-    the vocabulary has fewer than a hundred such tokens, or the model has no tokenizer, all but the start token are
-    returned.
+    Special tokens, pieces of bytes and digits behave unlike words, and some were hardly ever seen in
+    training. Where the vocabulary has fewer than a hundred such tokens, or the model has no tokenizer, all
+    but the start token are returned.
     """
     if model.tokenizer is None:
         return torch.arange(1, model.cfg.d_vocab)
     known = sorted((i, token) for token, i in model.tokenizer.get_vocab().items() if i < model.cfg.d_vocab)
-    found = [i for i, token in known if token[:1] in "Ġ▁" and token[1:].isalpha() and len(token) > least_letters]
+    found = [
+        i for i, token in known if token[:1] in "Ġ▁" and token[1:].isalpha() and len(token) > least_letters
+    ]
     start = prompts.start_token(model)
     return torch.tensor(found if len(found) >= 100 else [i for i in range(model.cfg.d_vocab) if i != start])
 
@@ -73,7 +76,9 @@ def repeated_tokens(
     needed = period if repeat else 2 * period
     pool = candidates[candidates != start].unique()
     if len(pool) < needed:
-        raise ValueError(f"candidates has {len(pool)} different ids beside the start token; {needed} are needed")
+        raise ValueError(
+            f"candidates has {len(pool)} different ids beside the start token; {needed} are needed"
+        )
     rows = torch.stack([pool[torch.randperm(len(pool), generator=generator)[:needed]] for _ in range(batch)])
     body = torch.cat([rows, rows], dim=1) if repeat else rows
     return torch.cat([torch.full((batch, 1), start), body], dim=1)
@@ -91,15 +96,19 @@ def attention_back(
     if not 0 <= first_query < length:
         raise ValueError(f"first_query is {first_query}; it should be from 0 to {length - 1}")
     if not 0 <= offset <= first_query:
-        raise ValueError(f"offset is {offset}; for queries from {first_query} on it should be from 0 to {first_query}")
+        raise ValueError(
+            f"offset is {offset}; for queries from {first_query} on it should be from 0 to {first_query}"
+        )
     return pattern.diagonal(-offset, -2, -1)[..., first_query - offset :].mean(dim=-1)
 
 
-def pattern_scores(pattern: Float[Tensor, "*heads query key"], period: int) -> dict[str, Float[Tensor, "*heads"]]:
+def pattern_scores(
+    pattern: Float[Tensor, "*heads query key"], period: int
+) -> dict[str, Float[Tensor, "*heads"]]:
     """The scores of ``WEIGHTS``, and the entropy in nats.
 
-    Over the queries of the second copy, but for "previous" and "neighbour": over all queries from position 3 on, for
-    which neither is the start token.
+    Over the queries of the second copy, but for "previous" and "neighbour": over all queries from position 3
+    on, for which neither is the start token.
 
     Raises:
         ValueError: a pattern that is not ``2 * period + 1`` long, or a period below 3.
@@ -136,7 +145,11 @@ class HeadScores:
     def error(self, name: str) -> Float[Tensor, "layer head"]:
         """Standard error of that mean, from the spread over sequences; NaN where there is only one."""
         values = self._of(name)
-        return values.std(dim=0) / len(values) ** 0.5 if len(values) > 1 else torch.full_like(values[0], torch.nan)
+        return (
+            values.std(dim=0) / len(values) ** 0.5
+            if len(values) > 1
+            else torch.full_like(values[0], torch.nan)
+        )
 
     def _of(self, name: str) -> Float[Tensor, "sequence layer head"]:
         if name not in self.values:
@@ -149,7 +162,8 @@ def score_heads(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], peri
     """Scores of every head on sequences as ``repeated_tokens`` makes them; patterns are not kept.
 
     Raises:
-        ValueError: no sequences, ones that are not ``2 * period + 1`` long or longer than the model's context.
+        ValueError: no sequences, ones that are not ``2 * period + 1`` long or longer than the model's
+            context.
     """
     if tokens.shape[0] == 0 or tokens.shape[1] != 2 * period + 1:
         wanted = f"at least one row of {2 * period + 1} tokens (a start token and {period} tokens twice)"
@@ -163,17 +177,23 @@ def score_heads(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], peri
     for rows in batches:
         model.run_with_hooks(rows, fwd_hooks=reading)
     by_batch = [found[i * layers : (i + 1) * layers] for i in range(len(batches))]
-    return HeadScores({
-        name: torch.cat([torch.stack([scores[name] for scores in batch], dim=1) for batch in by_batch]).cpu()
-        for name in found[0]
-    }, period)  # fmt: skip
+    return HeadScores(
+        {
+            name: torch.cat(
+                [torch.stack([scores[name] for scores in batch], dim=1) for batch in by_batch]
+            ).cpu()
+            for name in found[0]
+        },
+        period,
+    )
 
 
 def check_length(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> None:
     """Raises ``ValueError`` where sequences are longer than the model's context."""
     if tokens.shape[1] > model.cfg.n_ctx:
         raise ValueError(
-            f"tokens has {tokens.shape[1]} positions; {model.cfg.model_name} reads at most {model.cfg.n_ctx}, "
+            f"tokens has {tokens.shape[1]} positions; {model.cfg.model_name} reads at most "
+            f"{model.cfg.n_ctx}, "
             "so the period should be smaller"
         )
 
@@ -181,22 +201,27 @@ def check_length(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> 
 def null_of(control: HeadScores) -> HeadScores:
     """What a head scores without what defines the class, from its scores on sequences that do not repeat.
 
-    For duplicates and induction: its attention to the same distance, where now nothing is to be found. For the
-    previous token: its attention two back (a head that prefers whatever is near attends to both). For the first
+    For duplicates and induction: its attention to the same distance, where now nothing is to be found. For
+    the previous token: its attention two back (a head that prefers whatever is near attends to both). For the
+    first
     position: what even attention would give.
     """
     queries = torch.arange(control.period + 1, 2 * control.period + 1)
     even = (1 / (queries + 1)).mean().item()
-    return HeadScores({
-        "previous": control.values["neighbour"],
-        "duplicate": control.values["duplicate"],
-        "induction": control.values["induction"],
-        "first": torch.full_like(control.values["first"], even),
-    }, control.period)  # fmt: skip
+    return HeadScores(
+        {
+            "previous": control.values["neighbour"],
+            "duplicate": control.values["duplicate"],
+            "induction": control.values["induction"],
+            "first": torch.full_like(control.values["first"], even),
+        },
+        control.period,
+    )
 
 
 def largest_null(null: HeadScores) -> float:
-    """The largest null score of any head in any class that is measured: as a threshold, it lets no null score pass.
+    """The largest null score of any head in any class that is measured: as a threshold, it lets no null score
+    pass.
 
     The null of "first" is no measurement, and counts for nothing here.
     """
@@ -204,9 +229,11 @@ def largest_null(null: HeadScores) -> float:
 
 
 def classify(scores: HeadScores, null: HeadScores, *, threshold: float | int) -> dict[str, list[Head]]:
-    """The heads of each class: those whose score exceeds their null by more than ``threshold``, the largest first.
+    """The heads of each class: those whose score exceeds their null by more than ``threshold``, the largest
+    first.
 
-    A head may be in several classes, or in none. Scores of different kinds are never compared with one another.
+    A head may be in several classes, or in none. Scores of different kinds are never compared with one
+    another.
 
     Raises:
         ValueError: a threshold that is not between 0 and 1.
@@ -214,10 +241,13 @@ def classify(scores: HeadScores, null: HeadScores, *, threshold: float | int) ->
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold is {threshold}; it should be a share of attention, from 0 to below 1")
     return {
-        name: top_heads((scores.mean(name) - null.mean(name)).where(
-            scores.mean(name) - null.mean(name) > threshold, -torch.inf))
+        name: top_heads(
+            (scores.mean(name) - null.mean(name)).where(
+                scores.mean(name) - null.mean(name) > threshold, -torch.inf
+            )
+        )
         for name in CLASSES
-    }  # fmt: skip
+    }
 
 
 def top_heads(values: Float[Tensor, "layer head"], count: int | None = None) -> list[Head]:

@@ -18,8 +18,25 @@ from transformer_lens.utilities import get_act_name
 Hook = tuple[str, Callable]
 
 # TransformerLens' short names of the sites used in this series.
-SITES = ("embed", "resid_pre", "attn_in", "q", "k", "v", "scores", "pattern", "z", "result", "attn_out",
-         "resid_mid", "mlp_pre", "mlp_post", "mlp_out", "resid_post", "final_scale")  # fmt: skip
+SITES = (
+    "embed",
+    "resid_pre",
+    "attn_in",
+    "q",
+    "k",
+    "v",
+    "scores",
+    "pattern",
+    "z",
+    "result",
+    "attn_out",
+    "resid_mid",
+    "mlp_pre",
+    "mlp_post",
+    "mlp_out",
+    "resid_post",
+    "final_scale",
+)
 _ONCE = {"embed": "hook_embed", "final_scale": "ln_final.hook_scale"}
 _SWITCHES = {"attn_in": "use_attn_in", "result": "use_attn_result"}  # costly, so off until set_use_...(True)
 _ALIASES = {"scores": "attn_scores", "mlp_pre": "pre", "mlp_post": "post"}
@@ -34,8 +51,8 @@ def hook_name(model: TransformerBridge, site: str, layer: SupportsIndex | None =
         layer: 0 to ``n_layers - 1``; ``None`` for ``embed`` and ``final_scale``.
 
     Raises:
-        ValueError: an unknown site (the nearest is suggested), one that is switched off (it would never fire),
-            or a layer out of range, missing or not wanted.
+        ValueError: an unknown site (the nearest is suggested), one that is switched off (it would never
+            fire), or a layer out of range, missing or not wanted.
     """
     if site not in SITES:
         near = difflib.get_close_matches(site, SITES, n=1)
@@ -77,7 +94,9 @@ def n_heads(model: TransformerBridge, site: str = "z") -> int:
 
 def _check_index(what: str, index: SupportsIndex | None, count: int, model: TransformerBridge) -> int:
     try:
-        whole = operator.index(index) if not isinstance(index, bool) else -1  # numpy's and torch's integers too
+        whole = (
+            operator.index(index) if not isinstance(index, bool) else -1
+        )  # numpy's and torch's integers too
     except TypeError:
         whole = -1
     if not 0 <= whole < count:
@@ -104,8 +123,8 @@ def zero_head(model: TransformerBridge, layer: SupportsIndex, head: SupportsInde
 def keeper(name: str, key: Any, kept: dict[Any, Tensor]) -> Hook:
     """A forward hook that keeps what passes at a hook point, under ``key``, still joined to its gradient.
 
-    The value is handed back: a head's activation is seen in another shape than the model has it, and only what the
-    model goes on with has a gradient.
+    The value is handed back: a head's activation is seen in another shape than the model has it, and only
+    what the model goes on with has a gradient.
     """
 
     def keep(value: Tensor, hook: Any) -> Tensor:
@@ -119,7 +138,8 @@ def keeper(name: str, key: Any, kept: dict[Any, Tensor]) -> Hook:
 def attached(model: TransformerBridge, hooks: Iterable[Hook]) -> Iterator[None]:
     """While this lasts, the forward hooks are in place: ``model.hooks`` for when there are hundreds of them.
 
-    ``model.hooks`` looks up every name anew (10 ms each in the default model) and ignores a name it doesn't know.
+    ``model.hooks`` looks up every name anew (10 ms each in the default model) and ignores a name it doesn't
+    know.
 
     Raises:
         ValueError: a hook point that the model doesn't have.

@@ -1,7 +1,7 @@
 """JumpReLU and the step it is made of, with the derivatives that let thresholds be learned.
 
-Neither has a useful derivative by its threshold; a rectangle of a given width around it stands in (Rajamanoharan et
-al. 2024).
+Neither has a useful derivative by its threshold; a rectangle of a given width around it stands in
+(Rajamanoharan et al. 2024).
 """
 
 import torch

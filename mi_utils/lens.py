@@ -1,12 +1,13 @@
-"""The logit lens and the tuned lens: what the residual stream at some depth would predict if it were the last.
+"""The logit lens and the tuned lens: what the residual stream at some depth would predict if it were the
+last.
 
-Layer indices: layer ``l`` is the residual stream *before* block ``l`` (``resid_pre``), so 0 is the embedding, and
-``n_layers`` is the stream after the last block, where every lens is the model itself. Depths in between are the
-"outputs of block l - 1" of papers that count from the other side.
+Layer indices: layer ``l`` is the residual stream *before* block ``l`` (``resid_pre``), so 0 is the embedding,
+and ``n_layers`` is the stream after the last block, where every lens is the model itself. Depths in between
+are the "outputs of block l - 1" of papers that count from the other side.
 
-The logit lens (nostalgebraist 2020) is ``unembed(norm(h))``. The tuned lens (Belrose et al. 2023, arXiv 2303.08112)
-puts an affine *translator* in front, one for each layer: ``unembed(norm(h @ T + b))``; ``T = I, b = 0`` is the logit
-lens again. How translators are trained is in ``mi_utils.lens_training``.
+The logit lens (nostalgebraist 2020) is ``unembed(norm(h))``. The tuned lens (Belrose et al. 2023, arXiv
+2303.08112) puts an affine *translator* in front, one for each layer: ``unembed(norm(h @ T + b))``; ``T = I, b
+= 0`` is the logit lens again. How translators are trained is in ``mi_utils.lens_training``.
 """
 
 import os
@@ -37,8 +38,11 @@ class Lens:
     biases: Float[Tensor, "layer d_model"]
     model: str
 
-    def translate(self, stream: Float[Tensor, "*batch d_model"], layer: int) -> Float[Tensor, "*batch d_model"]:
-        """The stream before block ``layer`` in the terms of the final one; the final one itself is left alone."""
+    def translate(
+        self, stream: Float[Tensor, "*batch d_model"], layer: int
+    ) -> Float[Tensor, "*batch d_model"]:
+        """The stream before block ``layer`` in the terms of the final one; the final one itself is left
+        alone."""
         if layer == len(self.matrices):
             return stream
         return stream @ self.matrices[layer] + self.biases[layer]
@@ -51,7 +55,9 @@ def logit_lens(model: TransformerBridge) -> Lens:
     return Lens(identity.repeat(n_layers, 1, 1), identity.new_zeros(n_layers, d_model), model.cfg.model_name)
 
 
-def unembed(model: TransformerBridge, stream: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
+def unembed(
+    model: TransformerBridge, stream: Float[Tensor, "*batch d_model"]
+) -> Float[Tensor, "*batch d_vocab"]:
     """The model's own way out: its final norm, then its unembedding."""
     rows = stream.reshape(1, -1, stream.shape[-1])
     return model.unembed(model.ln_final(rows)).reshape(*stream.shape[:-1], -1)
@@ -72,7 +78,9 @@ def log_probs(
     return unembed(model, lens.translate(stream, layer)).log_softmax(dim=-1)
 
 
-def kl(final: Float[Tensor, "*#batch d_vocab"], predicted: Float[Tensor, "*batch d_vocab"]) -> Float[Tensor, "*batch"]:
+def kl(
+    final: Float[Tensor, "*#batch d_vocab"], predicted: Float[Tensor, "*batch d_vocab"]
+) -> Float[Tensor, "*batch"]:
     """KL(final || predicted) in nats, of two log-probabilities: what is lost by believing the second."""
     return (final.exp() * (final - predicted)).sum(dim=-1)
 
@@ -133,8 +141,8 @@ def read(
         positions: which positions to look at; ``slice(-1, None)``, the last one only, is far quicker.
 
     Raises:
-        ValueError: an empty prompt, ids that are not in the vocabulary, no positions or too many, a lens of another
-            model, or layers that are out of range or not ascending.
+        ValueError: an empty prompt, ids that are not in the vocabulary, no positions or too many, a lens of
+            another model, or layers that are out of range or not ascending.
     """
     lens = lens or logit_lens(model)
     check_fits(model, lens)
@@ -146,7 +154,9 @@ def read(
     if tokens.numel() == 0:
         raise ValueError("prompt has no tokens; it should hold at least the start token")
     if not 0 <= int(tokens.min()) <= int(tokens.max()) < model.cfg.d_vocab:
-        raise ValueError(f"prompt holds ids outside the vocabulary; they should be from 0 to {model.cfg.d_vocab - 1}")
+        raise ValueError(
+            f"prompt holds ids outside the vocabulary; they should be from 0 to {model.cfg.d_vocab - 1}"
+        )
     streams = harvest.residual_streams(model, tokens, skip_first=False)
     tokens, streams = tokens[:, positions], streams[:, positions]
     if not tokens.numel():
@@ -154,7 +164,8 @@ def read(
     shown = tuple(layer for layer in layers if layer < n_layers) + (n_layers,)
     if len(shown) * tokens.numel() * model.cfg.d_vocab > LARGEST:
         raise ValueError(
-            f"prompt has {tokens.numel()} positions to show, too many for {len(shown)} rows of {model.cfg.d_vocab} "
+            f"prompt has {tokens.numel()} positions to show, too many for {len(shown)} rows of "
+            f"{model.cfg.d_vocab} "
             "tokens each; choose fewer positions or layers"
         )
     rows = [log_probs(model, lens, streams[layer], layer) for layer in shown]
@@ -165,9 +176,9 @@ def read(
 class Evaluation:
     """A lens against the model's own predictions; layers are 0 to ``n_layers - 1``.
 
-    ``kl`` is KL(final || lens) of each token, in nats. ``marginal_kl`` is the *bias*: the same of the predictions
-    averaged over all tokens, so it sees only what is wrong everywhere. ``agreement`` is the share of tokens for
-    which both have the same first choice.
+    ``kl`` is KL(final || lens) of each token, in nats. ``marginal_kl`` is the *bias*: the same of the
+    predictions averaged over all tokens, so it sees only what is wrong everywhere. ``agreement`` is the share
+    of tokens for which both have the same first choice.
     """
 
     kl: Float[Tensor, "layer token"]
@@ -221,9 +232,13 @@ def check_fits(model: TransformerBridge, lens: Lens) -> None:
     if lens.model != model.cfg.model_name:
         raise ValueError(f"lens is for {lens.model!r}; the model is {model.cfg.model_name!r}")
     if found != wanted:
-        raise ValueError(f"lens has {found[0]} layers of width {found[1]}; the model has {wanted[0]} of {wanted[1]}")
+        raise ValueError(
+            f"lens has {found[0]} layers of width {found[1]}; the model has {wanted[0]} of {wanted[1]}"
+        )
     if lens.matrices.dtype != model.W_U.dtype:
-        raise ValueError(f"lens is in {lens.matrices.dtype}; the model should be too, not in {model.W_U.dtype}")
+        raise ValueError(
+            f"lens is in {lens.matrices.dtype}; the model should be too, not in {model.W_U.dtype}"
+        )
 
 
 def check_streams(model: TransformerBridge, streams: Float[Tensor, "stream token d_model"]) -> None:
@@ -246,8 +261,8 @@ def check_streams(model: TransformerBridge, streams: Float[Tensor, "stream token
 def save(lens: Lens, file: str | Path, *, low_rank: dict[int, int] | None = None) -> Path:
     """Write a lens as safetensors: matrices in 8 bits with a scale for each output, biases in fp16.
 
-    Rounding to 8 bits costs a translator next to nothing, cutting its rank a good deal (notebook 03); layers whose
-    matrix is of low rank anyway can be written as two factors in fp16.
+    Rounding to 8 bits costs a translator next to nothing, cutting its rank a good deal (notebook 03); layers
+    whose matrix is of low rank anyway can be written as two factors in fp16.
 
     Args:
         lens: what to write.
@@ -256,7 +271,9 @@ def save(lens: Lens, file: str | Path, *, low_rank: dict[int, int] | None = None
     """
     for layer, rank in (low_rank or {}).items():
         if not 0 <= layer < len(lens.matrices) or not 0 < rank <= lens.matrices.shape[-1]:
-            raise ValueError(f"low_rank holds {layer}: {rank}; it should give layers of the lens and ranks above 0")
+            raise ValueError(
+                f"low_rank holds {layer}: {rank}; it should give layers of the lens and ranks above 0"
+            )
     low_rank, tensors = low_rank or {}, {"biases": lens.biases.to(torch.float16)}
     for layer, matrix in enumerate(lens.matrices):
         if layer in low_rank:
@@ -308,7 +325,9 @@ def _check_layers(model: TransformerBridge, layers: Sequence[int]) -> tuple[int,
         raise ValueError(f"layers is empty; it should name some of 0 to {n_layers}")
     for layer in layers:
         if not 0 <= layer <= n_layers:
-            raise ValueError(f"layers holds {layer}; for {model.cfg.model_name} they should be from 0 to {n_layers}")
+            raise ValueError(
+                f"layers holds {layer}; for {model.cfg.model_name} they should be from 0 to {n_layers}"
+            )
     if any(a >= b for a, b in zip(layers, layers[1:], strict=False)):
         raise ValueError(f"layers is {list(layers)}; it should be in ascending order, each layer once")
     return layers

@@ -1,9 +1,10 @@
-"""Does the model use what its lens reads? The causal check of Belrose et al. 2023 (arXiv 2303.08112, section 4).
+"""Does the model use what its lens reads? The causal check of Belrose et al. 2023 (arXiv 2303.08112, section
+4).
 
-A lens is a probe, and a probe can find what the model ignores. So: find the directions that matter most to the
-*lens*, remove each from the residual stream, and see whether the *model's* own output changes in proportion.
-The directions here have a closed form: principal components of the lens's logits. The paper finds its own by
-optimisation ("causal basis extraction"), and resamples where we put the mean.
+A lens is a probe, and a probe can find what the model ignores. So: find the directions that matter most to
+the *lens*, remove each from the residual stream, and see whether the *model's* own output changes in
+proportion. The directions here have a closed form: principal components of the lens's logits. The paper finds
+its own by optimisation ("causal basis extraction"), and resamples where we put the mean.
 """
 
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from mi_utils.lens import Lens, kl, log_probs
 
 @dataclass(frozen=True)
 class Directions:
-    """Directions of the stream before block ``layer``: ``(h - mean) @ read[i]`` measures number ``i``, in standard
-    deviations, and ``write[i]`` is what one standard deviation of it adds to the stream.
+    """Directions of the stream before block ``layer``: ``(h - mean) @ read[i]`` measures number ``i``, in
+    standard deviations, and ``write[i]`` is what one standard deviation of it adds to the stream.
     """
 
     layer: int
@@ -38,7 +39,8 @@ class Directions:
 def principal_directions(
     model: TransformerBridge, lens: Lens, layer: int, stream: Float[Tensor, "token d_model"]
 ) -> Directions:
-    """All directions at a layer, the one that moves the lens's logits most first, each with the same variance.
+    """All directions at a layer, the one that moves the lens's logits most first, each with the same
+    variance.
 
     Args:
         model: whose stream it is.
@@ -61,7 +63,9 @@ def principal_directions(
 
 
 @torch.no_grad()
-def random_directions(layer: int, stream: Float[Tensor, "token d_model"], *, count: int, seed: int = 0) -> Directions:
+def random_directions(
+    layer: int, stream: Float[Tensor, "token d_model"], *, count: int, seed: int = 0
+) -> Directions:
     """The control: directions of the same variance that nobody chose."""
     mean, root, inverse = _whitening(stream.float())
     drawn = torch.randn(count, len(mean), generator=torch.Generator().manual_seed(seed)).to(mean.device)

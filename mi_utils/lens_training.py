@@ -1,13 +1,15 @@
 """Training a tuned lens: in closed form, and by gradient descent on the KL divergence.
 
-Belrose et al. 2023 (arXiv 2303.08112, section 2) start from the identity and descend on KL(final || lens) over 65M
-tokens. Within a minute on two cores that gets nowhere near; three things do:
+Belrose et al. 2023 (arXiv 2303.08112, section 2) start from the identity and descend on KL(final || lens)
+over 65M tokens. Within a minute on two cores that gets nowhere near; three things do:
 
 * **start from ridge regression** of the final stream on the stream at the layer, which has a closed form;
-* **sample the vocabulary**: unembedding is nearly all of the work, so each step compares the two distributions on
-  a part of the vocabulary, which keeps the likeliest tokens and draws some of the rest to stand for all of them;
-* **standardise the inputs**, whose components differ in scale by orders of magnitude, and **keep what was best**
-  on tokens set aside: the same rate that helps the early layers makes late ones, nearly perfect already, diverge.
+* **sample the vocabulary**: unembedding is nearly all of the work, so each step compares the two
+  distributions on a part of the vocabulary, which keeps the likeliest tokens and draws some of the rest to
+  stand for all of them;
+* **standardise the inputs**, whose components differ in scale by orders of magnitude, and **keep what was
+  best** on tokens set aside: the same rate that helps the early layers makes late ones, nearly perfect
+  already, diverge.
 """
 
 from dataclasses import dataclass, field
@@ -21,17 +23,20 @@ from mi_utils.lens import Lens, check_fits, check_streams, kl, unembed
 
 
 class Moments:
-    """Sums over tokens from which ridge regression follows, added up piece by piece: no need to hold all tokens.
+    """Sums over tokens from which ridge regression follows, added up piece by piece: no need to hold all
+    tokens.
 
-    They are taken about the means of the first piece: float32 would lose the variance of a component that is small
-    beside its mean.
+    They are taken about the means of the first piece: float32 would lose the variance of a component that is
+    small beside its mean.
     """
 
     def __init__(self, n_layers: int, d_model: int, device: str | torch.device | None = None):
         zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64, device=device)  # noqa: E731
         self.count = 0
         self.origin = zeros(n_layers + 1, d_model).float()
-        self.sums = zeros(n_layers + 1, d_model)  # of what is left when the origin is taken away, as all that follows
+        self.sums = zeros(
+            n_layers + 1, d_model
+        )  # of what is left when the origin is taken away, as all that follows
         self.squares = zeros(n_layers, d_model, d_model)  # sum of h h^T
         self.products = zeros(n_layers, d_model, d_model)  # sum of h final^T
 
@@ -83,7 +88,8 @@ def fit_ridge(
         strength: ridge penalty, relative to each component's variance.
 
     Raises:
-        ValueError: streams that are not this model's or not finite, fewer than two tokens, or a strength below 0.
+        ValueError: streams that are not this model's or not finite, fewer than two tokens, or a strength
+            below 0.
     """
     check_streams(model, streams)
     if not strength >= 0:
@@ -97,12 +103,14 @@ def fit_ridge(
 
 @dataclass(frozen=True)
 class Descent:
-    """How ``train`` descends. The rates were chosen once, on other tokens than any that a notebook evaluates on.
+    """How ``train`` descends. The rates were chosen once, on other tokens than any that a notebook evaluates
+    on.
 
     ``steps`` of ``batch`` tokens for all layers at once; ``rate`` of Adam, relative to the scale of the final
-    stream, linearly down to 0 after a warm-up; ``bias_rate`` multiplies it for the biases, which must move far: they
-    set how long the translated vector is, and so how confident the prediction. Of the vocabulary, the ``kept``
-    likeliest tokens count in full, and ``drawn`` of the others stand for all of them, drawn anew at each step.
+    stream, linearly down to 0 after a warm-up; ``bias_rate`` multiplies it for the biases, which must move
+    far: they set how long the translated vector is, and so how confident the prediction. Of the vocabulary,
+    the ``kept`` likeliest tokens count in full, and ``drawn`` of the others stand for all of them, drawn anew
+    at each step.
     """
 
     steps: int = 150
@@ -128,9 +136,9 @@ class Descent:
 class Trained:
     """The result of ``train``.
 
-    ``lens`` holds for each layer the best translator seen; ``losses`` is KL on the sampled vocabulary at each step;
-    ``validation`` the KL of the tokens set aside at each check, the start as the first row, on a fixed sample of the
-    vocabulary; ``best`` the row that was kept.
+    ``lens`` holds for each layer the best translator seen; ``losses`` is KL on the sampled vocabulary at each
+    step; ``validation`` the KL of the tokens set aside at each check, the start as the first row, on a fixed
+    sample of the vocabulary; ``best`` the row that was kept.
     """
 
     lens: Lens
@@ -154,13 +162,15 @@ def train(
         settings: see ``Descent``.
 
     Raises:
-        ValueError: a lens of another model, streams that are not this model's or not finite, or too few tokens.
+        ValueError: a lens of another model, streams that are not this model's or not finite, or too few
+            tokens.
     """
     check_fits(model, start)
     check_streams(model, streams)
     if streams.shape[1] < settings.held_back + settings.batch:
         raise ValueError(
-            f"streams has {streams.shape[1]} tokens; {settings.held_back} are set aside and {settings.batch} make a "
+            f"streams has {streams.shape[1]} tokens; {settings.held_back} are set aside and {settings.batch} "
+            "make a "
             "batch, so more are needed"
         )
     generator = torch.Generator().manual_seed(settings.seed)
@@ -171,7 +181,10 @@ def train(
     fixed = _vocabulary(likeliest, settings, generator)
     best = _Best(start, _validation(model, start, aside, fixed, settings.batch))
     optimiser = torch.optim.Adam(
-        [{"params": [making.matrices], "factor": 1.0}, {"params": [making.biases], "factor": settings.bias_rate}],
+        [
+            {"params": [making.matrices], "factor": 1.0},
+            {"params": [making.biases], "factor": settings.bias_rate},
+        ],
         betas=(0.9, 0.98),
     )
     check_at = {round(settings.steps * (i + 1) / settings.checks) for i in range(settings.checks)}
@@ -208,9 +221,13 @@ class _Standardised:
             written = torch.bmm(sample, start.matrices) + start.biases[:, None]
         self.scale = written.square().mean(dim=(1, 2), keepdim=True).sqrt()
         self.matrices = (self.spread.transpose(1, 2) * start.matrices / self.scale).requires_grad_()
-        self.biases = ((torch.bmm(self.mean, start.matrices) + start.biases[:, None]) / self.scale).requires_grad_()
+        self.biases = (
+            (torch.bmm(self.mean, start.matrices) + start.biases[:, None]) / self.scale
+        ).requires_grad_()
 
-    def translate_all(self, streams: Float[Tensor, "layer token d_model"]) -> Float[Tensor, "layer token d_model"]:
+    def translate_all(
+        self, streams: Float[Tensor, "layer token d_model"]
+    ) -> Float[Tensor, "layer token d_model"]:
         standardised = (streams - self.mean) / self.spread
         return self.scale * (torch.bmm(standardised, self.matrices) + self.biases)
 
@@ -238,7 +255,9 @@ class _Best:
         return Lens(self.matrices, self.biases, self.name)
 
 
-def _loss(model, lens: Lens | _Standardised, streams: Float[Tensor, "stream token d_model"], vocabulary) -> Tensor:
+def _loss(
+    model, lens: Lens | _Standardised, streams: Float[Tensor, "stream token d_model"], vocabulary
+) -> Tensor:
     """Mean KL(final || lens) on a sample of the vocabulary, for each layer."""
     ids, log_weights = vocabulary
     columns, offset = model.W_U[:, ids].detach(), log_weights
@@ -250,20 +269,25 @@ def _loss(model, lens: Lens | _Standardised, streams: Float[Tensor, "stream toke
         translated = torch.bmm(streams[:-1], lens.matrices) + lens.biases[:, None]
     # A token that stands for w others counts as w tokens with its logit: log w more.
     final = (model.ln_final(streams[-1:]) @ columns + offset).log_softmax(dim=-1).detach()
-    # Layer by layer: the same arithmetic in small pieces, which memory is reused for; all at once it grows and grows.
+    # Layer by layer: the same arithmetic in small pieces, which memory is reused for; all at once it grows
+    # and grows.
     predicted = ((model.ln_final(layer[None]) @ columns + offset).log_softmax(dim=-1) for layer in translated)
     return torch.cat([kl(final, one).mean(dim=1) for one in predicted])
 
 
 @torch.no_grad()
-def _validation(model, lens: Lens, aside: Float[Tensor, "stream token d_model"], vocabulary, chunk: int) -> Tensor:
+def _validation(
+    model, lens: Lens, aside: Float[Tensor, "stream token d_model"], vocabulary, chunk: int
+) -> Tensor:
     """``_loss`` of many tokens, a few at a time for the sake of memory."""
     pieces = [_loss(model, lens, piece, vocabulary) * piece.shape[1] for piece in aside.split(chunk, dim=1)]
     return torch.stack(pieces).sum(dim=0) / aside.shape[1]
 
 
 @torch.no_grad()
-def _likeliest_tokens(model: TransformerBridge, final: Float[Tensor, "token d_model"]) -> Int[Tensor, "d_vocab"]:
+def _likeliest_tokens(
+    model: TransformerBridge, final: Float[Tensor, "token d_model"]
+) -> Int[Tensor, "d_vocab"]:
     """All tokens, the one with the highest mean probability first."""
     sums = [unembed(model, piece).softmax(dim=-1).sum(dim=0) for piece in final.split(128)]
     return torch.stack(sums).sum(dim=0).argsort(descending=True)

@@ -16,7 +16,18 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import lens, plots, prompts
-from mi_utils.plots_style import INK, MONO, SANS, SEQUENTIAL, card, colour_at, ink_on, sentence, shorten, token_labels
+from mi_utils.plots_style import (
+    INK,
+    MONO,
+    SANS,
+    SEQUENTIAL,
+    card,
+    colour_at,
+    ink_on,
+    sentence,
+    shorten,
+    token_labels,
+)
 
 Value = Literal["probability", "entropy", "kl"]
 MEANING: dict[str, str] = {
@@ -38,8 +49,9 @@ def lens_figure(
     Args:
         model: the model that was read, for the text of its tokens.
         reading: as ``lens.read`` gives it.
-        value: what the colour is: the top token's probability, the entropy of the prediction in nats, or its KL
-            divergence to the model's own prediction in nats (colours end at the log of the vocabulary's size).
+        value: what the colour is: the top token's probability, the entropy of the prediction in nats, or its
+            KL divergence to the model's own prediction in nats (colours end at the log of the vocabulary's
+            size).
         title: by default says what the cells hold.
 
     Raises:
@@ -47,13 +59,23 @@ def lens_figure(
     """
     shown = _shown(model, reading, value)
     fig = plots.heatmap(
-        shown.values, x=shown.read, y=shown.layers, text=shown.top, zmin=0.0, zmax=shown.highest,
-        title=TITLE if title is None else title, x_title="token read", y_title="layer", colour_title=shown.meaning,
-    )  # fmt: skip
+        shown.values,
+        x=shown.read,
+        y=shown.layers,
+        text=shown.top,
+        zmin=0.0,
+        zmax=shown.highest,
+        title=TITLE if title is None else title,
+        x_title="token read",
+        y_title="layer",
+        colour_title=shown.meaning,
+    )
     cells = fig.data[0]
     cells.hovertemplate = cells.hovertemplate.replace("<br>text %{", "<br>top token %{")
     rows = len(shown.layers)
-    fig.layout.height += max(0, _ROW * rows - max(480, 18 * rows))  # heatmap's are narrow where there are many
+    fig.layout.height += max(
+        0, _ROW * rows - max(480, 18 * rows)
+    )  # heatmap's are narrow where there are many
     return fig
 
 
@@ -61,8 +83,8 @@ class LensBrowser(widgets.VBox):
     """A prompt seen through a lens, to play with: prompt, layers, lens and colour can be changed.
 
     The start token is left out: what stands there is the same for every prompt, and no lens is trained on it.
-    What can't be read (an empty prompt, one beyond the model's context) is said in its place, in one sentence.
-    The parts are ``prompt``, ``layers``, ``lens``, ``colour`` and ``page``, each with a ``value``.
+    What can't be read (an empty prompt, one beyond the model's context) is said in its place, in one
+    sentence. The parts are ``prompt``, ``layers``, ``lens``, ``colour`` and ``page``, each with a ``value``.
 
     Args:
         model: the model that reads.
@@ -74,7 +96,10 @@ class LensBrowser(widgets.VBox):
     """
 
     def __init__(
-        self, model: TransformerBridge, lenses: Mapping[str, lens.Lens], prompt: str = "The capital of France is"
+        self,
+        model: TransformerBridge,
+        lenses: Mapping[str, lens.Lens],
+        prompt: str = "The capital of France is",
     ):
         if not lenses:
             raise ValueError("lenses is empty; it should hold at least one lens, by its name")
@@ -84,11 +109,17 @@ class LensBrowser(widgets.VBox):
         done, plain = {"continuous_update": False}, {"style": {"description_width": "initial"}}
         fits = {"layout": widgets.Layout(width="auto", margin="2px 16px 2px 2px"), **plain}
         self.prompt = widgets.Text(prompt, description="prompt", **fits, **done)
-        self.layers = widgets.IntRangeSlider(value=(0, depth), min=0, max=depth, description="layers", **plain, **done)
+        self.layers = widgets.IntRangeSlider(
+            value=(0, depth), min=0, max=depth, description="layers", **plain, **done
+        )
         self.lens = widgets.Dropdown(options=list(lenses), description="lens", **fits)
-        self.colour = widgets.Dropdown(options=[(MEANING[key], key) for key in MEANING], description="colour", **fits)
+        self.colour = widgets.Dropdown(
+            options=[(MEANING[key], key) for key in MEANING], description="colour", **fits
+        )
         self.page = widgets.HTML(layout=widgets.Layout(width="auto", overflow="auto"))
-        choices = widgets.HBox([self.layers, self.lens, self.colour], layout=widgets.Layout(flex_flow="row wrap"))
+        choices = widgets.HBox(
+            [self.layers, self.lens, self.colour], layout=widgets.Layout(flex_flow="row wrap")
+        )
         super().__init__([self.prompt, choices, self.page])
         for part in (self.prompt, self.layers, self.lens, self.colour):
             part.observe(self._show, names="value")
@@ -111,7 +142,9 @@ class LensBrowser(widgets.VBox):
         reading = lens.read(self._model, tokens[: shown.stop], chosen, layers=layers, positions=shown)
         parts = [_table(_shown(self._model, reading, self.colour.value)), _next_tokens(self._model, reading)]
         if len(tokens) > shown.stop:
-            parts.append(sentence(f"Of the {len(tokens) - 1} tokens, only the first {LONGEST} are read and shown."))
+            parts.append(
+                sentence(f"Of the {len(tokens) - 1} tokens, only the first {LONGEST} are read and shown.")
+            )
         return "".join(parts)
 
 
@@ -130,8 +163,8 @@ class _Shown:
 def _shown(model: TransformerBridge, reading: lens.Reading, value: str) -> _Shown:
     if value not in MEANING:
         raise ValueError(f"value is {value!r}; it should be one of {', '.join(MEANING)}")
-    # Fixed ends, so that two readings compare. KL beyond the log of the vocabulary's size is worse than an even
-    # guess; how much worse (at the embedding, tenfold) would drown all the rest.
+    # Fixed ends, so that two readings compare. KL beyond the log of the vocabulary's size is worse than an
+    # even guess; how much worse (at the embedding, tenfold) would drown all the rest.
     highest, meaning = math.log(reading.log_probs.shape[-1]), MEANING[value]
     if value == "probability":
         highest, values = 1.0, reading.log_probs.amax(dim=-1).exp()
@@ -149,14 +182,19 @@ def _table(shown: _Shown) -> str:
     name = "padding:0 8px;font-weight:normal;white-space:pre"
     heads = "".join(f'<th scope="col" style="{name}">{_cut(label)}</th>' for label in shown.read)
     rows = []
-    for layer, labels, values in reversed(list(zip(shown.layers, shown.top, shown.values.tolist(), strict=True))):
-        cells = [_cell(label, value, value / shown.highest) for label, value in zip(labels, values, strict=True)]
+    for layer, labels, values in reversed(
+        list(zip(shown.layers, shown.top, shown.values.tolist(), strict=True))
+    ):
+        cells = [
+            _cell(label, value, value / shown.highest) for label, value in zip(labels, values, strict=True)
+        ]
         head = f'<th scope="row" style="{name};text-align:right">{layer}</th>'
         rows.append(f'<tr style="height:{_ROW}px">{head}{"".join(cells)}</tr>')
     caption = f"{TITLE}; the darker, the higher the {shown.meaning}"
     return (
         f'<table style="border-spacing:1px;border-collapse:separate;font:12px/1.2 {MONO};color:{INK}">'
-        f'<caption style="text-align:left;font:12px {SANS};padding-bottom:6px">{html.escape(caption)}</caption>'
+        '<caption style="text-align:left;font:12px '
+        f'{SANS};padding-bottom:6px">{html.escape(caption)}</caption>'
         f'<tr style="height:{_ROW}px"><th scope="col" style="{name};text-align:right">layer</th>{heads}</tr>'
         f"{''.join(rows)}</table>"
     )
@@ -179,5 +217,7 @@ def _next_tokens(model: TransformerBridge, reading: lens.Reading) -> str:
     labels = token_labels(prompts.token_strings(model, best.indices))
     shares = [f"{share:.1%}" for share in best.values.exp().tolist()]
     style, pairs = f"font:12px {MONO};white-space:pre;margin-right:16px", zip(labels, shares, strict=True)
-    items = "".join(f'<span style="{style}"><b>{html.escape(label)}</b> {share}</span> ' for label, share in pairs)
+    items = "".join(
+        f'<span style="{style}"><b>{html.escape(label)}</b> {share}</span> ' for label, share in pairs
+    )
     return f'<div style="margin:8px 0 4px">The model\'s next token:&ensp;{items}</div>'

@@ -1,11 +1,12 @@
 """The local replacement model: one prompt, transcoders in place of MLPs, and everything else held still.
 
-Attention patterns and the norms' denominators are taken from the model's own run and frozen; what the transcoders miss
-is added back as an *error*, also frozen. For that prompt the local model gives exactly the model's logits, and between
-active features it is linear, which is what makes direct effects well defined (Ameisen et al. 2025).
+Attention patterns and the norms' denominators are taken from the model's own run and frozen; what the
+transcoders miss is added back as an *error*, also frozen. For that prompt the local model gives exactly the
+model's logits, and between active features it is linear, which is what makes direct effects well defined
+(Ameisen et al. 2025).
 
-The first position is left to the model (its MLP output is all error): it holds the same massive vector whatever the
-text is, and no transcoder here is trained on it.
+The first position is left to the model (its MLP output is all error): it holds the same massive vector
+whatever the text is, and no transcoder here is trained on it.
 """
 
 from collections.abc import Mapping
@@ -29,8 +30,9 @@ Site = tuple[int, int, int]  # layer, position, feature
 class LocalModel:
     """A prompt's local replacement model; ``build`` makes one.
 
-    ``stream`` is what each block reads; ``mlp_in`` (after the norm) and ``mlp_out`` what its MLP reads and writes;
-    ``features`` the transcoders' features, ``errors`` what they miss. ``logits`` are those of the last position.
+    ``stream`` is what each block reads; ``mlp_in`` (after the norm) and ``mlp_out`` what its MLP reads and
+    writes; ``features`` the transcoders' features, ``errors`` what they miss. ``logits`` are those of the
+    last position.
     """
 
     model: TransformerBridge = field(repr=False)
@@ -69,13 +71,17 @@ class LocalModel:
 
     @cached_property
     def value_weights(self) -> tuple[Tensor, Tensor]:
-        """W_V [layer, head, d_model, d_head], one for each query head, and W_O [layer, head, d_head, d_model]."""
+        """W_V [layer, head, d_model, d_head], one for each query head, and W_O [layer, head, d_head,
+        d_model]."""
         layers = range(self.n_layers)
-        return torch.stack([composition.value_weights(self.model, layer) for layer in layers]), self.model.W_O.detach()
+        return torch.stack(
+            [composition.value_weights(self.model, layer) for layer in layers]
+        ), self.model.W_O.detach()
 
     @cached_property
     def attn_bias(self) -> Float[Tensor, "layer d_model"]:
-        """What attention adds whatever it attends to: rows of a pattern sum to one, so value biases pass through."""
+        """What attention adds whatever it attends to: rows of a pattern sum to one, so value biases pass
+        through."""
         total = torch.zeros(self.n_layers, self.model.cfg.d_model)
         for layer, block in enumerate(self.model.blocks):
             b_V, b_O = getattr(block.attn, "b_V", None), getattr(block.attn, "b_O", None)
@@ -92,7 +98,9 @@ class LocalModel:
         """Layer, position and index of every active feature, in that order."""
         return self.features.nonzero()
 
-    def attention(self, stream: Float[Tensor, "*batch pos d_model"], layer: int) -> Float[Tensor, "*batch pos d_model"]:
+    def attention(
+        self, stream: Float[Tensor, "*batch pos d_model"], layer: int
+    ) -> Float[Tensor, "*batch pos d_model"]:
         """What frozen attention writes when it reads ``stream``."""
         read = norms.centred(self.model, stream) / self.attn_scale[layer]
         return attend(self, read, self.patterns[layer], layer) + self.attn_bias[layer]
@@ -101,7 +109,8 @@ class LocalModel:
         """The feature as it was named.
 
         Raises:
-            ValueError: no such layer, position or feature, or the first position, which transcoders leave alone.
+            ValueError: no such layer, position or feature, or the first position, which transcoders leave
+                alone.
         """
         self.transcoders.check_feature(layer, index)
         if isinstance(position, bool) or not 0 < position < self.n_pos:
@@ -122,8 +131,8 @@ def build(model: TransformerBridge, transcoders: Transcoders, tokens: Int[Tensor
         tokens: the prompt as token ids, start token first (one row of ``prompts.encode``).
 
     Raises:
-        ValueError: transcoders of another model, a prompt of one token or longer than the model's context, or token
-            ids that it does not have.
+        ValueError: transcoders of another model, a prompt of one token or longer than the model's context, or
+            token ids that it does not have.
     """
     check_fits(model, transcoders)
     _check_tokens(model, tokens)
@@ -135,16 +144,26 @@ def build(model: TransformerBridge, transcoders: Transcoders, tokens: Int[Tensor
     mlp_out = torch.stack([kept["mlp_out", layer] for layer in range(n_layers)])
     features = torch.stack([transcoders.encode(mlp_in[layer], layer) for layer in range(n_layers)])
     features[:, 0] = 0
-    replaced = torch.stack([transcoders.output(features.unbind(), layer, mlp_in[layer]) for layer in range(n_layers)])
+    replaced = torch.stack(
+        [transcoders.output(features.unbind(), layer, mlp_in[layer]) for layer in range(n_layers)]
+    )
     replaced[:, 0] = 0
     last = kept["resid_post", n_layers - 1]
     return LocalModel(
-        model, transcoders, tokens, stream,
+        model,
+        transcoders,
+        tokens,
+        stream,
         patterns=torch.stack([kept["pattern", layer] for layer in range(n_layers)]),
-        attn_scale=norms.scale(model, stream), mlp_scale=norms.scale(model, read),
-        final_scale=norms.scale(model, last), mlp_in=mlp_in, mlp_out=mlp_out, features=features,
-        errors=mlp_out - replaced, logits=unembed(model, last[-1:])[0],
-    )  # fmt: skip
+        attn_scale=norms.scale(model, stream),
+        mlp_scale=norms.scale(model, read),
+        final_scale=norms.scale(model, last),
+        mlp_in=mlp_in,
+        mlp_out=mlp_out,
+        features=features,
+        errors=mlp_out - replaced,
+        logits=unembed(model, last[-1:])[0],
+    )
 
 
 def _check_tokens(model: TransformerBridge, tokens: Tensor) -> None:
@@ -152,8 +171,10 @@ def _check_tokens(model: TransformerBridge, tokens: Tensor) -> None:
     if not 2 <= len(tokens) <= longest:
         raise ValueError(f"tokens has {len(tokens)} positions; for {name} it should have from 2 to {longest}")
     if tokens.min() < 0 or tokens.max() >= model.cfg.d_vocab:
-        raise ValueError(f"tokens holds ids from {int(tokens.min())} to {int(tokens.max())}; {name} has "
-                         f"0 to {model.cfg.d_vocab - 1}")  # fmt: skip
+        raise ValueError(
+            f"tokens holds ids from {int(tokens.min())} to {int(tokens.max())}; {name} has "
+            f"0 to {model.cfg.d_vocab - 1}"
+        )
 
 
 def _run(model: TransformerBridge, tokens: Tensor, n_layers: int) -> dict[tuple[str, int], Tensor]:
@@ -162,7 +183,9 @@ def _run(model: TransformerBridge, tokens: Tensor, n_layers: int) -> dict[tuple[
     sites = ["resid_pre", "pattern", "mlp_out"]
     if not getattr(model.cfg, "parallel_attn_mlp", False):
         sites.append("resid_mid")
-    names = {(site, layer): hooks.hook_name(model, site, layer) for site in sites for layer in range(n_layers)}
+    names = {
+        (site, layer): hooks.hook_name(model, site, layer) for site in sites for layer in range(n_layers)
+    }
     names |= {("mlp_in", layer): f"blocks.{layer}.mlp.hook_in" for layer in range(n_layers)}
     names["resid_post", n_layers - 1] = hooks.hook_name(model, "resid_post", n_layers - 1)
     with hooks.attached(model, [hooks.keeper(name, key, kept) for key, name in names.items()]):
@@ -172,7 +195,8 @@ def _run(model: TransformerBridge, tokens: Tensor, n_layers: int) -> dict[tuple[
 
 @dataclass(frozen=True)
 class LocalRun:
-    """What the local model does: features [layer, pos, feature], their pre-activations, and logits [vocab]."""
+    """What the local model does: features [layer, pos, feature], their pre-activations, and logits
+    [vocab]."""
 
     features: Float[Tensor, "layer pos feature"] = field(repr=False)
     pre_activations: Float[Tensor, "layer pos feature"] = field(repr=False)
@@ -192,13 +216,14 @@ def run(
     Args:
         local: the frozen prompt.
         clamp: (layer, position, feature) -> value; 0 suppresses a feature.
-        linear: features that were active on the prompt stay linear in their input, others stay off: what a graph,
-            which has only direct effects, amounts to. Otherwise thresholds apply anew.
-        attention: ``frozen``, or ``live`` to compute patterns anew from the changed stream (norms stay frozen).
+        linear: features that were active on the prompt stay linear in their input, others stay off: what a
+            graph, which has only direct effects, amounts to. Otherwise thresholds apply anew.
+        attention: ``frozen``, or ``live`` to compute patterns anew from the changed stream (norms stay
+            frozen).
 
     Raises:
-        ValueError: a feature, layer or position that does not exist, a value that is not finite, or an unknown
-            ``attention``.
+        ValueError: a feature, layer or position that does not exist, a value that is not finite, or an
+            unknown ``attention``.
     """
     if attention not in ("frozen", "live"):
         raise ValueError(f"attention is {attention!r}; it should be 'frozen' or 'live'")
@@ -208,7 +233,9 @@ def run(
             raise ValueError(f"clamp holds {value} for feature {site}; it should be finite")
     stream, features, pre = local.stream[0], [], []
     for layer in range(local.n_layers):
-        moved = stream + (_live_attention if attention == "live" else LocalModel.attention)(local, stream, layer)
+        moved = stream + (_live_attention if attention == "live" else LocalModel.attention)(
+            local, stream, layer
+        )
         read = norms.centred(local.model, stream if local.parallel else moved) / local.mlp_scale[layer]
         pre.append(local.transcoders.pre_activations(read, layer))
         on = local.features[layer] > 0 if linear else pre[-1] > local.transcoders.threshold[layer]
@@ -233,7 +260,9 @@ def _live_attention(local: LocalModel, stream: Tensor, layer: int) -> Tensor:
     model, kept = local.model, {}
     read = norms.centred(model, stream) / local.attn_scale[layer]
     instead = (f"blocks.{layer}.attn.hook_in", lambda value, hook: read[None])
-    with hooks.attached(model, [instead, hooks.keeper(hooks.hook_name(model, "pattern", layer), "pattern", kept)]):
+    with hooks.attached(
+        model, [instead, hooks.keeper(hooks.hook_name(model, "pattern", layer), "pattern", kept)]
+    ):
         run_body(model, local.tokens[None])
     return attend(local, read, kept["pattern"][0], layer) + local.attn_bias[layer]
 
@@ -244,7 +273,8 @@ def attend(
     pattern: Float[Tensor, "head pos pos"],
     layer: int,
 ) -> Float[Tensor, "*batch pos d_model"]:
-    """What a block's heads write with a pattern when they read ``read`` (already normed), without their biases."""
+    """What a block's heads write with a pattern when they read ``read`` (already normed), without their
+    biases."""
     W_V, W_O = (w[layer] for w in local.value_weights)
     values = torch.einsum("...pd,hde->...hpe", read, W_V)
     return torch.einsum("hqp,...hpe,hed->...qd", pattern, values, W_O)

@@ -45,9 +45,9 @@ class ModelNotAvailable(RuntimeError):
 class ModelSpec:
     """A model by its short name.
 
-    ``source`` is a ``WheelSpec`` for a model that comes from the package index, ``Shipped`` for one whose weights
-    are in ``data/``, or a name on the Hugging Face hub; ``about`` is a sentence for people; ``licence`` an SPDX
-    name.
+    ``source`` is a ``WheelSpec`` for a model that comes from the package index, ``Shipped`` for one whose
+    weights are in ``data/``, or a name on the Hugging Face hub; ``about`` is a sentence for people;
+    ``licence`` an SPDX name.
     """
 
     name: str
@@ -74,14 +74,16 @@ REGISTRY: dict[str, ModelSpec] = {
         ModelSpec(
             "smollm2-135m",
             _SMOLLM2,
-            "SmolLM2-135M-Instruct: Llama architecture, 30 layers, 9 heads on 3 key-value heads, d_model 576; "
+            "SmolLM2-135M-Instruct: Llama architecture, 30 layers, 9 heads on 3 key-value heads, d_model "
+            "576; "
             "instruction-tuned, dequantised from 4 bits",
             "Apache-2.0",
         ),
         ModelSpec(
             "atlas",
             atlas_world.Shipped("atlas"),
-            "trained by this project on a known world (cities, sums, names): GPT-2 architecture, 4 layers, 4 heads, "
+            "trained by this project on a known world (cities, sums, names): GPT-2 architecture, 4 layers, 4 "
+            "heads, "
             "d_model 64; see mi_utils.atlas",
             "MIT",
         ),
@@ -91,10 +93,14 @@ REGISTRY: dict[str, ModelSpec] = {
             "like atlas, with the embeddings of cities and states frozen at random vectors",
             "MIT",
         ),
-        ModelSpec("gpt2", "gpt2", "GPT-2 small, the model of many papers: 12 layers, 12 heads, d_model 768", "MIT"),
-        ModelSpec("pythia-70m", "EleutherAI/pythia-70m", "Pythia 70M: 6 layers, 8 heads, d_model 512", "Apache-2.0"),
+        ModelSpec(
+            "gpt2", "gpt2", "GPT-2 small, the model of many papers: 12 layers, 12 heads, d_model 768", "MIT"
+        ),
+        ModelSpec(
+            "pythia-70m", "EleutherAI/pythia-70m", "Pythia 70M: 6 layers, 8 heads, d_model 512", "Apache-2.0"
+        ),
     )
-}  # fmt: skip
+}
 
 
 def load_model(
@@ -129,7 +135,9 @@ def load_model(
     with torch.random.fork_rng(devices=[]), _quick():
         try:
             hf_model = (_trained(source, dtype) if seed is None else _drawn(source, dtype, seed)).to(device)
-            model = TransformerBridge.boot_transformers(str(source), hf_model=hf_model, device=device, dtype=dtype)
+            model = TransformerBridge.boot_transformers(
+                str(source), hf_model=hf_model, device=device, dtype=dtype
+            )
         except (OSError, ValueError, SafetensorError) as error:
             raise _trouble(name, source, error) from error
         model.enable_compatibility_mode(**FOLDING)
@@ -178,9 +186,13 @@ def _device(device: str | torch.device) -> str:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise ValueError(f"device is {device!r}; it should be 'auto', 'cpu', 'cuda' or another torch device") from None
+        raise ValueError(
+            f"device is {device!r}; it should be 'auto', 'cpu', 'cuda' or another torch device"
+        ) from None
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device is {str(device)!r}, a GPU that torch does not find here; 'auto' takes what there is")
+        raise ValueError(
+            f"device is {str(device)!r}, a GPU that torch does not find here; 'auto' takes what there is"
+        )
     return str(chosen)
 
 
@@ -220,7 +232,9 @@ def check_name(name: str) -> None:
 
 def _check_folder(name: str, folder: Path) -> None:
     if not (folder / "config.json").is_file():
-        raise ValueError(f"name is {name!r}, a folder without config.json; it should hold a Hugging Face model")
+        raise ValueError(
+            f"name is {name!r}, a folder without config.json; it should hold a Hugging Face model"
+        )
     if not any((folder / f"model.safetensors{end}").is_file() for end in ("", ".index.json")):
         raise ValueError(f"name is {name!r}, a folder without weights; it should hold model.safetensors too")
 
@@ -230,7 +244,8 @@ def _trouble(name: str, source: Path | str, error: Exception) -> Exception:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0].rstrip(" .:")
         return ValueError(f"name is {name!r}, a model that can't be loaded ({reason})")
     return ModelNotAvailable(
-        f"{name!r} is not in the Hugging Face cache and the hub could not be reached (or has no such model in "
+        f"{name!r} is not in the Hugging Face cache and the hub could not be reached (or has no such model "
+        "in "
         f"safetensors); the default {DEFAULT!r} needs no hub"
     )
 

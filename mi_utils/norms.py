@@ -1,7 +1,8 @@
-"""What a norm does besides its learned scale, which ``models.load_model`` folds into the weights that read it.
+"""What a norm does besides its learned scale, which ``models.load_model`` folds into the weights that read
+it.
 
-RMSNorm divides by the root of the mean square; LayerNorm subtracts the mean first. Held fixed in one run, both are
-linear in the stream, which is what direct logit attribution and path patching rest on.
+RMSNorm divides by the root of the mean square; LayerNorm subtracts the mean first. Held fixed in one run,
+both are linear in the stream, which is what direct logit attribution and path patching rest on.
 """
 
 from jaxtyping import Float

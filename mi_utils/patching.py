@@ -1,11 +1,12 @@
 """Activation patching: copy an activation from one run into another, and see what the answer does.
 
-Two prompts that differ in what matters (*clean* and *corrupted*); a *metric* of the answer; and a sweep that asks of
-every layer and position, or of every head, what copying its activation does. *Denoising* edits the corrupted run
-(is this enough to restore the behaviour?), *noising* edits the clean one (is it needed?). They need not agree.
+Two prompts that differ in what matters (*clean* and *corrupted*); a *metric* of the answer; and a sweep that
+asks of every layer and position, or of every head, what copying its activation does. *Denoising* edits the
+corrupted run (is this enough to restore the behaviour?), *noising* edits the clean one (is it needed?). They
+need not agree.
 
-After Vig et al. 2020 and Meng et al. 2022; practice after Zhang & Nanda 2023. ``mi_utils.patching_engine`` says how
-a sweep is computed.
+After Vig et al. 2020 and Meng et al. 2022; practice after Zhang & Nanda 2023. ``mi_utils.patching_engine``
+says how a sweep is computed.
 """
 
 from collections.abc import Sequence
@@ -30,9 +31,27 @@ from mi_utils.patching_engine import (
     run_patched,
 )
 
-__all__ = ["HEAD_AXIS", "HEAD_SITES", "POSITION_AXIS", "STREAM_SITES", "Axis", "Metric", "Patch", "Run", "can_change",
-           "encode_pairs", "first_difference", "log_probability", "logit", "logit_difference", "probability", "record",
-           "recovery", "run_patched", "sweep"]  # fmt: skip
+__all__ = [
+    "HEAD_AXIS",
+    "HEAD_SITES",
+    "POSITION_AXIS",
+    "STREAM_SITES",
+    "Axis",
+    "Metric",
+    "Patch",
+    "Run",
+    "can_change",
+    "encode_pairs",
+    "first_difference",
+    "log_probability",
+    "logit",
+    "logit_difference",
+    "probability",
+    "record",
+    "recovery",
+    "run_patched",
+    "sweep",
+]
 
 
 def encode_pairs(
@@ -41,12 +60,14 @@ def encode_pairs(
     """Token ids of clean prompts and of their corrupted partners, all of one length.
 
     Raises:
-        ValueError: not as many of one as of the other, prompts of different token lengths (the first two that differ
-            are named), or a pair that is twice the same prompt.
+        ValueError: not as many of one as of the other, prompts of different token lengths (the first two that
+            differ are named), or a pair that is twice the same prompt.
     """
     clean, corrupted = ([text] if isinstance(text, str) else list(text) for text in (clean, corrupted))
     if len(clean) != len(corrupted):
-        raise ValueError(f"clean has {len(clean)} prompts and corrupted {len(corrupted)}; they should be pairs")
+        raise ValueError(
+            f"clean has {len(clean)} prompts and corrupted {len(corrupted)}; they should be pairs"
+        )
     same = [one for one, other in zip(clean, corrupted, strict=True) if one == other]
     if same:
         raise ValueError(f"clean and corrupted are both {same[0]!r}; a corruption should change something")
@@ -77,7 +98,9 @@ def logit_difference(answer: Int[Tensor, "batch"], wrong: Int[Tensor, "batch"]) 
         raise ValueError(f"answer has {len(answer)} tokens and wrong {len(wrong)}; they should be pairs")
     if (answer == wrong).any():
         index = int((answer == wrong).nonzero()[0])
-        raise ValueError(f"answer and wrong are both token {int(answer[index])} in prompt {index}; they should differ")
+        raise ValueError(
+            f"answer and wrong are both token {int(answer[index])} in prompt {index}; they should differ"
+        )
     right, other = logit(answer), logit(wrong)
     return lambda logits: right(logits) - other(logits)
 
@@ -97,16 +120,20 @@ def probability(answer: Int[Tensor, "batch"]) -> Metric:
 def recovery(
     patched: Float[Tensor, "*shape"], clean: Float[Tensor, "*#shape"], corrupted: Float[Tensor, "*#shape"]
 ) -> Float[Tensor, "*shape"]:
-    """Where a patched run lies between the corrupted run (0) and the clean run (1); below 0 and above 1 happen.
+    """Where a patched run lies between the corrupted run (0) and the clean run (1); below 0 and above 1
+    happen.
 
     Average over prompts before, not after: a pair that differs by little would drown the others.
 
     Raises:
-        ValueError: the clean and the corrupted run give the same (within 1e-6), so there is nothing to recover.
+        ValueError: the clean and the corrupted run give the same (within 1e-6), so there is nothing to
+            recover.
     """
     gap = clean - corrupted
     if (gap.abs() < 1e-6).any():
-        raise ValueError("clean and corrupted give the same metric, so recovery is undefined (a division by zero)")
+        raise ValueError(
+            "clean and corrupted give the same metric, so recovery is undefined (a division by zero)"
+        )
     return (patched - corrupted) / gap
 
 
@@ -122,7 +149,8 @@ def sweep(
     *,
     by: Axis = "position",
 ) -> Float[Tensor, "layer part batch"]:
-    """The metric after each patch of a sweep: one layer and one position (or one head at all positions) at a time.
+    """The metric after each patch of a sweep: one layer and one position (or one head at all positions) at a
+    time.
 
     Args:
         model: the model that was recorded.
@@ -133,11 +161,13 @@ def sweep(
         by: ``"position"``, all heads together; or ``"head"``, all positions together.
 
     Returns:
-        A number for each layer, position or head, and prompt. Where both runs hold the same activation (before the
-        first token that differs, say) nothing is run and it is the metric of ``base``; see ``can_change``.
+        A number for each layer, position or head, and prompt. Where both runs hold the same activation
+        (before the first token that differs, say) nothing is run and it is the metric of ``base``; see
+        ``can_change``.
 
     Raises:
-        ValueError: runs of different shapes or models, a site that was not recorded, or one that has no heads.
+        ValueError: runs of different shapes or models, a site that was not recorded, or one that has no
+            heads.
     """
     changes = can_change(base, source, site, by=by)
     cells = changes.nonzero().tolist()
@@ -159,12 +189,18 @@ def can_change(base: Run, source: Run, site: str, *, by: Axis = "position") -> B
     if by not in ("position", "head"):
         raise ValueError(f"by is {by!r}; it should be 'position' or 'head'")
     if by == "head" and site not in HEAD_SITES:
-        raise ValueError(f"site is {site!r}, which has no heads; by='head' wants one of {', '.join(HEAD_SITES)}")
+        raise ValueError(
+            f"site is {site!r}, which has no heads; by='head' wants one of {', '.join(HEAD_SITES)}"
+        )
     if base.tokens.shape != source.tokens.shape:
         shapes = f"{tuple(base.tokens.shape)} and {tuple(source.tokens.shape)}"
-        raise ValueError(f"base and source have prompts x positions {shapes}; they should be pairs of equal length")
+        raise ValueError(
+            f"base and source have prompts x positions {shapes}; they should be pairs of equal length"
+        )
     if base.model != source.model:
-        raise ValueError(f"base was recorded with {base.model!r} and source with {source.model!r}; they should be one")
+        raise ValueError(
+            f"base was recorded with {base.model!r} and source with {source.model!r}; they should be one"
+        )
     axis = axis_of(site, by)
     rows = []
     for layer in sorted(layer for kept, layer in base.activations if kept == site) or [0]:

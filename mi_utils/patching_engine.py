@@ -1,12 +1,14 @@
-"""The engine of activation patching: any set of patches into a recorded run, computing only what they can change.
+"""The engine of activation patching: any set of patches into a recorded run, computing only what they can
+change.
 
 * Layers below the patch are not run: the recorded residual stream goes in at the patched layer.
 * Positions before the patch are not run: attention reads their recorded keys and values.
 * Only the last position is unembedded.
 * Many sets of patches go through the layers as one batch; those that begin at a later layer join there.
 
-The layers themselves are the model's own, hooks included, so the engine assumes no architecture, only that the model
-is causal and that each block reads what the one before it wrote. ``mi_utils.patching`` is what notebooks import.
+The layers themselves are the model's own, hooks included, so the engine assumes no architecture, only that
+the model is causal and that each block reads what the one before it wrote. ``mi_utils.patching`` is what
+notebooks import.
 """
 
 import inspect
@@ -29,7 +31,8 @@ Metric = Callable[[Float[Tensor, "*rows batch vocab"]], Float[Tensor, "*rows bat
 STREAM_SITES = ("resid_pre", "attn_out", "resid_mid", "mlp_pre", "mlp_post", "mlp_out", "resid_post")
 HEAD_SITES = ("q", "k", "v", "z", "pattern", "scores", "result")
 Axis = Literal["position", "head"]
-# Axes of an activation that begins with the prompts: everything is (prompt, position, head, ...) but attention.
+# Axes of an activation that begins with the prompts: everything is (prompt, position, head, ...) but
+# attention.
 POSITION_AXIS = {"pattern": 2, "scores": 2}
 HEAD_AXIS = {"pattern": 1, "scores": 1} | dict.fromkeys(("q", "k", "v", "z", "result"), 2)
 MOST_TOKENS = 2048  # through a layer at once: more is hardly faster, and costs memory
@@ -53,7 +56,9 @@ class Run:
     logits: Float[Tensor, "batch vocab"]  # at the last position, float32 whatever the model's dtype
     activations: dict[tuple[str, int], Tensor] = field(repr=False)
     inputs: tuple[Tensor, ...] = field(repr=False)  # of each block: resid_pre before any hook
-    keys_values: tuple[tuple[Tensor, Tensor], ...] = field(repr=False)  # [batch head pos d_head]; none: no cache
+    keys_values: tuple[tuple[Tensor, Tensor], ...] = field(
+        repr=False
+    )  # [batch head pos d_head]; none: no cache
     arguments: tuple[dict[str, Any], ...] = field(repr=False)  # what each block got besides its input
 
     def __getitem__(self, key: tuple[str, int]) -> Tensor:
@@ -67,8 +72,9 @@ class Run:
 class Patch:
     """Put ``value`` at a site: at one position or all of them, in one head or all of them.
 
-    ``value`` is like the site's activation for the whole batch (all positions, all heads), or broadcasts to it; the
-    part at ``position`` and ``head`` is used. In attention patterns and scores the position is the query's.
+    ``value`` is like the site's activation for the whole batch (all positions, all heads), or broadcasts to
+    it; the part at ``position`` and ``head`` is used. In attention patterns and scores the position is the
+    query's.
     """
 
     site: str
@@ -93,13 +99,17 @@ def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], sites: It
     if isinstance(sites, str):
         raise ValueError(f"sites is {sites!r}; it should be several names, such as ({sites!r},)")
     if not tokens.numel():
-        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; it should hold at least one prompt and position")
+        raise ValueError(
+            f"tokens has shape {tuple(tokens.shape)}; it should hold at least one prompt and position"
+        )
     kept: dict[tuple[str, int], Tensor] = {}
     inputs: list[Tensor] = []
     arguments: list[dict[str, Any]] = []
     last = model.cfg.n_layers - 1
     names = dict.fromkeys(("resid_pre", *sites))
-    places = dict.fromkeys([*((site, layer) for site in names for layer in range(last + 1)), ("resid_post", last)])
+    places = dict.fromkeys(
+        [*((site, layer) for site in names for layer in range(last + 1)), ("resid_post", last)]
+    )
     hooks = [keeper(_hook_name(model, *place), place, kept) for place in places]
     with attached(model, hooks), _watched(model, inputs, arguments):
         cache = run_body(model, tokens)
@@ -111,7 +121,8 @@ def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], sites: It
 
 
 def run_body(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Any:
-    """The model without its unembedding, for the sake of hooks; the cache of keys and values, if it keeps one."""
+    """The model without its unembedding, for the sake of hooks; the cache of keys and values, if it keeps
+    one."""
     inner = model.original_model
     if hasattr(inner, "base_model"):
         return inner.base_model(tokens, use_cache=True).past_key_values
@@ -122,12 +133,16 @@ def run_body(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Any:
 def _hook_name(model: TransformerBridge, site: str, layer: int) -> str:
     name = hook_name(model, site, layer)
     if site not in STREAM_SITES + HEAD_SITES:
-        raise ValueError(f"site is {site!r}, which can't be patched; {', '.join(STREAM_SITES + HEAD_SITES)} can")
+        raise ValueError(
+            f"site is {site!r}, which can't be patched; {', '.join(STREAM_SITES + HEAD_SITES)} can"
+        )
     return name
 
 
 @contextmanager
-def _watched(model: TransformerBridge, inputs: list[Tensor], arguments: list[dict[str, Any]]) -> Iterator[None]:
+def _watched(
+    model: TransformerBridge, inputs: list[Tensor], arguments: list[dict[str, Any]]
+) -> Iterator[None]:
     """While this lasts, what each block is called with is written down."""
 
     def watch(block: Any, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -153,7 +168,9 @@ class _KeysValues:
     def __init__(self, run: Run, start: int) -> None:
         self.run, self.start = run, start
 
-    def update(self, keys: Tensor, values: Tensor, layer: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, keys: Tensor, values: Tensor, layer: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         old_keys, old_values = (self._repeated(old, len(keys)) for old in self.run.keys_values[layer])
         return torch.cat((old_keys, keys), 2), torch.cat((old_values, values), 2)
 
@@ -188,9 +205,11 @@ def run_patched(
     Args:
         model: the model that was recorded.
         base: the run that is edited.
-        interventions: sets of patches; the patches of a set are made at once. An empty set leaves the run as it was.
+        interventions: sets of patches; the patches of a set are made at once. An empty set leaves the run as
+            it was.
         metric: from logits at the last position to a number for each prompt.
-        start: the first position that patches at all positions change. A later one than 0 is a promise, and quicker.
+        start: the first position that patches at all positions change. A later one than 0 is a promise, and
+            quicker.
 
     Raises:
         ValueError: no interventions, or a patch whose site, layer, head or position doesn't exist.
@@ -226,10 +245,14 @@ def _row(model: TransformerBridge, base: Run, index: int, patches: Sequence[Patc
     for patch in patches:
         _hook_name(model, patch.site, check_layer(model, patch.layer))
         if patch.site in ("pattern", "scores") and not hasattr(model.original_model, "base_model"):
-            raise ValueError(f"site is {patch.site!r}, which a model of TransformerLens' own computes but does not use")
+            raise ValueError(
+                f"site is {patch.site!r}, which a model of TransformerLens' own computes but does not use"
+            )
         if patch.head is not None:
             if patch.site not in HEAD_SITES:
-                raise ValueError(f"head is {patch.head} at site {patch.site!r}, which has no heads; it should be None")
+                raise ValueError(
+                    f"head is {patch.head} at site {patch.site!r}, which has no heads; it should be None"
+                )
             check_head(model, patch.head, patch.site)
         if patch.position is not None:
             _check_index("position", patch.position, base.tokens.shape[1])
@@ -248,11 +271,16 @@ def check_run(model: TransformerBridge, run: Run) -> None:
 
 def _check_index(name: str, value: int, count: int) -> None:
     if not 0 <= value < count:
-        raise ValueError(f"{name} is {value}; it should be from 0 to {count - 1} for prompts of {count} tokens")
+        raise ValueError(
+            f"{name} is {value}; it should be from 0 to {count - 1} for prompts of {count} tokens"
+        )
 
 
-def _through_the_layers(model: TransformerBridge, base: Run, rows: list[_Row]) -> Float[Tensor, "row d_model"]:
-    """The last residual stream at the last position, prompts of a row together. ``rows`` are sorted by layer."""
+def _through_the_layers(
+    model: TransformerBridge, base: Run, rows: list[_Row]
+) -> Float[Tensor, "row d_model"]:
+    """The last residual stream at the last position, prompts of a row together. ``rows`` are sorted by
+    layer."""
     start = rows[0].start
     stream = base.inputs[rows[0].layer][:0, start:]
     for layer in range(rows[0].layer, model.cfg.n_layers):
@@ -288,9 +316,13 @@ def _hooks(model: TransformerBridge, base: Run, rows: list[_Row], chunk: list[_R
 
     def hook(site: str, layer: int) -> Hook:
         def put(value: Tensor, hook: Any) -> Tensor:
-            if site != "resid_mid":  # its hook is where the MLP reads: written into, the stream itself changes
+            if (
+                site != "resid_mid"
+            ):  # its hook is where the MLP reads: written into, the stream itself changes
                 value = value.clone()
-            for row, part in zip(chunk, value.split(batch), strict=False):  # rows that join later are not there yet
+            for row, part in zip(
+                chunk, value.split(batch), strict=False
+            ):  # rows that join later are not there yet
                 for patch in row.patches:
                     if (patch.site, patch.layer) == (site, layer):
                         _put(part, patch, row.start, length)
@@ -298,7 +330,10 @@ def _hooks(model: TransformerBridge, base: Run, rows: list[_Row], chunk: list[_R
 
         return hook_name(model, site, layer), put
 
-    return [hook(*key) for key in dict.fromkeys((patch.site, patch.layer) for row in rows for patch in row.patches)]
+    return [
+        hook(*key)
+        for key in dict.fromkeys((patch.site, patch.layer) for row in rows for patch in row.patches)
+    ]
 
 
 def _put(value: Tensor, patch: Patch, start: int, length: int) -> None:
@@ -320,11 +355,16 @@ def _broadcast(patch: Patch, shape: list[int]) -> Tensor:
         return torch.broadcast_to(patch.value, shape)
     except RuntimeError:
         raise ValueError(
-            f"value has shape {tuple(patch.value.shape)}; at {patch.site!r} of layer {patch.layer} it should be "
+            f"value has shape {tuple(patch.value.shape)}; at {patch.site!r} of layer {patch.layer} it should "
+            "be "
             f"{tuple(shape)}, or broadcast to it"
         ) from None
 
 
-def _measured(model: TransformerBridge, stream: Tensor, batch: int, metric: Metric) -> Float[Tensor, "row batch"]:
+def _measured(
+    model: TransformerBridge, stream: Tensor, batch: int, metric: Metric
+) -> Float[Tensor, "row batch"]:
     rows = stream.unflatten(0, (-1, batch))
-    return torch.cat([metric(unembed(model, part).float()) for part in rows.split(max(1, MOST_LOGITS // batch))])
+    return torch.cat(
+        [metric(unembed(model, part).float()) for part in rows.split(max(1, MOST_LOGITS // batch))]
+    )

@@ -1,6 +1,7 @@
 """What activation patching looks like: the map of a sweep as a figure, and a browser to play with.
 
-Both show layer by position (or by head), layer 0 at the bottom; blue moves the edited run towards the other one.
+Both show layer by position (or by head), layer 0 at the bottom; blue moves the edited run towards the other
+one.
 """
 
 import html
@@ -16,7 +17,18 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import patching, plots, prompts
-from mi_utils.plots_style import DIVERGING, INK, MONO, SANS, card, colour_at, ink_on, sentence, shorten, token_labels
+from mi_utils.plots_style import (
+    DIVERGING,
+    INK,
+    MONO,
+    SANS,
+    card,
+    colour_at,
+    ink_on,
+    sentence,
+    shorten,
+    token_labels,
+)
 
 # The sites that the browser offers, with the axis of their map.
 SITES: dict[str, tuple[str, str]] = {
@@ -38,7 +50,9 @@ LONGEST = 32  # tokens of a prompt: a map of more takes long, and a screen has n
 _TOP = 8  # sites in the table
 _ROW = 18  # height of a row in pixels
 _CELL = 9  # characters of a label
-_SHOWN = 0.2  # of the largest: from there on a cell shows its number, and with it the sign, also in grey print
+_SHOWN = (
+    0.2  # of the largest: from there on a cell shows its number, and with it the sign, also in grey print
+)
 _HEAD = "padding:0 6px;font-weight:normal;white-space:pre;text-align:right"
 _SAME = "repeating-linear-gradient(45deg,#ffffff 0 5px,#cccccc 5px 6px)"
 
@@ -54,7 +68,8 @@ def patching_figure(
     """A heat map of a sweep, layer 0 at the bottom, colours centred on zero.
 
     Args:
-        values: a number for each layer and position or head: ``patching.sweep`` averaged over prompts, or its recovery.
+        values: a number for each layer and position or head: ``patching.sweep`` averaged over prompts, or its
+            recovery.
         parts: labels of the positions (``position_labels`` makes them) or heads; by default 0, 1, ...
         title: of the figure.
         part_title: what a column is.
@@ -64,7 +79,13 @@ def patching_figure(
         ValueError: values that are empty or not finite, or another number of parts than of columns.
     """
     return plots.heatmap(
-        values, x=parts, title=title, x_title=part_title, y_title="layer", colour_title=colour_title, diverging=True
+        values,
+        x=parts,
+        title=title,
+        x_title=part_title,
+        y_title="layer",
+        colour_title=colour_title,
+        diverging=True,
     )
 
 
@@ -79,7 +100,9 @@ def position_labels(
     labels = token_labels(prompts.token_strings(model, clean))
     others = labels if corrupted is None else token_labels(prompts.token_strings(model, corrupted))
     if len(labels) != len(others):
-        raise ValueError(f"clean has {len(labels)} tokens and corrupted {len(others)}; they should be equally many")
+        raise ValueError(
+            f"clean has {len(labels)} tokens and corrupted {len(others)}; they should be equally many"
+        )
     return [one if one == other else f"{one}→{other}" for one, other in zip(labels, others, strict=True)]
 
 
@@ -87,9 +110,9 @@ def position_labels(
 class PatchingMap:
     """The map of one pair of prompts.
 
-    ``share`` is how far each patch moves the edited run's metric towards the other run: 0 not at all, 1 all the way
-    (when denoising, this is ``patching.recovery``). ``changes`` says where the runs differ at all: elsewhere there is
-    nothing to copy, and ``share`` is zero by construction.
+    ``share`` is how far each patch moves the edited run's metric towards the other run: 0 not at all, 1 all
+    the way (when denoising, this is ``patching.recovery``). ``changes`` says where the runs differ at all:
+    elsewhere there is nothing to copy, and ``share`` is zero by construction.
     """
 
     share: Float[Tensor, "layer part"]
@@ -124,18 +147,21 @@ def patching_map(
     Args:
         model: the model.
         clean, corrupted: prompts of equally many tokens.
-        answer, wrong: the answers to the clean and to the corrupted prompt, one token each (mind the leading space).
+        answer, wrong: the answers to the clean and to the corrupted prompt, one token each (mind the leading
+            space).
         site, metric, direction: one of ``SITES``, ``METRICS``, ``DIRECTIONS``.
 
     Raises:
-        ValueError: prompts that are the same, of different token lengths or longer than ``LONGEST``; an answer that is
-            not one token, or twice the same one; a site, metric or direction that is not offered; or a metric that is
-            the same in both runs.
+        ValueError: prompts that are the same, of different token lengths or longer than ``LONGEST``; an
+            answer that is not one token, or twice the same one; a site, metric or direction that is not
+            offered; or a metric that is the same in both runs.
     """
     _check_offered(site, metric, direction)
     pair = patching.encode_pairs(model, clean, corrupted)
     if pair[0].shape[1] > LONGEST:
-        raise ValueError(f"clean and corrupted have {pair[0].shape[1]} tokens; they should have at most {LONGEST}")
+        raise ValueError(
+            f"clean and corrupted have {pair[0].shape[1]} tokens; they should have at most {LONGEST}"
+        )
     measure = _metric(model, metric, answer, wrong)
     runs = [patching.record(model, tokens, [site]) for tokens in pair]
     base, source = reversed(runs) if direction == "denoising" else runs
@@ -147,7 +173,10 @@ def patching_map(
     patched = patching.sweep(model, base, source, site, measure, by=by)
     share = patching.recovery(patched, clean=other, corrupted=edited)[..., 0]
     heads = tuple(map(str, range(share.shape[1])))
-    texts = [tuple(token_labels(prompts.token_strings(model, row[0]))) if by == "position" else heads for row in pair]
+    texts = [
+        tuple(token_labels(prompts.token_strings(model, row[0]))) if by == "position" else heads
+        for row in pair
+    ]
     changes = patching.can_change(base, source, site, by=by)
     return PatchingMap(share, patched[..., 0], changes, float(edited), float(other), by, *texts)
 
@@ -175,14 +204,14 @@ def _metric(model: TransformerBridge, name: str, answer: str, wrong: str) -> pat
 class PatchingBrowser(widgets.VBox):
     """A pair of prompts to patch, to play with: prompts, answers, site, metric and direction can be changed.
 
-    What can't be patched (prompts of different token lengths, an answer of two tokens) is said in its place, in one
-    sentence. The parts are ``clean``, ``corrupted``, ``answer``, ``wrong``, ``site``, ``metric``, ``direction`` and
-    ``page``, each with a ``value``.
+    What can't be patched (prompts of different token lengths, an answer of two tokens) is said in its place,
+    in one sentence. The parts are ``clean``, ``corrupted``, ``answer``, ``wrong``, ``site``, ``metric``,
+    ``direction`` and ``page``, each with a ``value``.
 
     Args:
         model: the model that is patched.
-        clean, corrupted, answer, wrong, site, metric, direction: what is shown at the start, as ``patching_map``
-            takes them.
+        clean, corrupted, answer, wrong, site, metric, direction: what is shown at the start, as
+            ``patching_map`` takes them.
 
     Raises:
         ValueError: a site, metric or direction that is not offered.
@@ -213,12 +242,22 @@ class PatchingBrowser(widgets.VBox):
         self.site = widgets.Dropdown(options=sites, value=site, description="site", **fits)
         self.metric = widgets.Dropdown(options=METRICS, value=metric, description="metric", **fits)
         directions = [(text, name) for name, text in DIRECTIONS.items()]
-        self.direction = widgets.Dropdown(options=directions, value=direction, description="direction", **fits)
+        self.direction = widgets.Dropdown(
+            options=directions, value=direction, description="direction", **fits
+        )
         self.page = widgets.HTML(layout=widgets.Layout(width="auto", overflow="auto"))
         rows = ([self.answer, self.wrong], [self.site, self.metric, self.direction])
         boxes = [widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap")) for row in rows]
         super().__init__([self.clean, self.corrupted, *boxes, self.page])
-        self._choices = (self.clean, self.corrupted, self.answer, self.wrong, self.site, self.metric, self.direction)
+        self._choices = (
+            self.clean,
+            self.corrupted,
+            self.answer,
+            self.wrong,
+            self.site,
+            self.metric,
+            self.direction,
+        )
         for part in self._choices:
             part.observe(self._show, names="value")
         self._show()
@@ -234,14 +273,23 @@ class PatchingBrowser(widgets.VBox):
                 self.page.value = card(sentence("Patching, one site at a time..."))
                 clean, corrupted, answer, wrong, site, metric, direction = state
                 self._maps[state] = patching_map(
-                    self._model, clean, corrupted, answer, wrong, site=site, metric=metric, direction=direction
+                    self._model,
+                    clean,
+                    corrupted,
+                    answer,
+                    wrong,
+                    site=site,
+                    metric=metric,
+                    direction=direction,
                 )
             self.page.value = card(self._body(self._maps[state]))
         except ValueError as error:
             self.page.value = card(sentence(" ".join(str(error).split())))
 
     def _body(self, found: PatchingMap) -> str:
-        edited, other = ("corrupted", "clean") if self.direction.value == "denoising" else ("clean", "corrupted")
+        edited, other = (
+            ("corrupted", "clean") if self.direction.value == "denoising" else ("clean", "corrupted")
+        )
         answers = f"{self.answer.value!r} against {self.wrong.value!r}"
         of = answers if self.metric.value == "logit difference" else f"of {self.answer.value!r}"
         said = f"{self.metric.value}, {of}: {_number(found.edited)} in the {edited} run, {_number(found.other)} in the"
@@ -262,7 +310,9 @@ def _map_table(found: PatchingMap, share: str) -> str:
         numbers = (found.share[layer].tolist(), found.patched[layer].tolist(), found.changes[layer].tolist())
         places = [f"layer {layer}, {column}" for column in columns]
         cells = "".join(_cell(*cell, bound) for cell in zip(places, *numbers, strict=True))
-        rows.append(f'<tr style="height:{_ROW}px"><th scope="row" style="{_HEAD}">layer {layer}</th>{cells}</tr>')
+        rows.append(
+            f'<tr style="height:{_ROW}px"><th scope="row" style="{_HEAD}">layer {layer}</th>{cells}</tr>'
+        )
     caption = f"{share}; blue is towards it, red with a minus away from it, darkest at {_share(bound)}"
     if not found.changes.all():
         caption += "; hatched: the same in both runs, so nothing to patch"
@@ -289,8 +339,12 @@ def _part(found: PatchingMap, part: int) -> str:
 
 
 def _heads(first: str, labels: Sequence[str], longest: int = _CELL) -> str:
-    cells = "".join(f'<th scope="col" style="{_HEAD}">{html.escape(shorten(one, longest))}</th>' for one in labels)
-    return f'<tr style="height:{_ROW}px"><th scope="col" style="{_HEAD}">{html.escape(first)}</th>{cells}</tr>'
+    cells = "".join(
+        f'<th scope="col" style="{_HEAD}">{html.escape(shorten(one, longest))}</th>' for one in labels
+    )
+    return (
+        f'<tr style="height:{_ROW}px"><th scope="col" style="{_HEAD}">{html.escape(first)}</th>{cells}</tr>'
+    )
 
 
 def _cell(place: str, share: float, patched: float, changes: bool, bound: float) -> str:
@@ -313,6 +367,7 @@ def _share(value: float) -> str:
 def _table(caption: str, rows: Sequence[str]) -> str:
     return (
         f'<table style="border-spacing:1px;border-collapse:separate;font:11px/1.2 {MONO};color:{INK}">'
-        f'<caption style="text-align:left;font:12px {SANS};padding-bottom:6px">{html.escape(caption)}</caption>'
+        '<caption style="text-align:left;font:12px '
+        f'{SANS};padding-bottom:6px">{html.escape(caption)}</caption>'
         f"{''.join(rows)}</table>"
     )

@@ -1,10 +1,12 @@
-"""Path patching: what one attention head tells another by the direct path alone (Wang et al. 2023, section 3.1).
+"""Path patching: what one attention head tells another by the direct path alone (Wang et al. 2023, section
+3.1).
 
-The **sender**'s output is taken from another run, all other heads are frozen at the base run, and what then arrives
-at the query, key or value of the **receiver** is put into an otherwise free run. With the heads frozen nothing moves
-between positions, so only the receiver's position is computed: the change of the sender's output is added to the
-stream there, and the MLPs in between answer to it (``mlps="recomputed"``, as Wang et al. do) or not (``"frozen"``).
-All senders go through the layers as one batch; the free run begins at the first receiver's layer.
+The **sender**'s output is taken from another run, all other heads are frozen at the base run, and what then
+arrives at the query, key or value of the **receiver** is put into an otherwise free run. With the heads
+frozen nothing moves between positions, so only the receiver's position is computed: the change of the
+sender's output is added to the stream there, and the MLPs in between answer to it (``mlps="recomputed"``, as
+Wang et al. do) or not (``"frozen"``). All senders go through the layers as one batch; the free run begins at
+the first receiver's layer.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -37,34 +39,38 @@ def path_patch(
     positions: Int[Tensor, "batch"] | None = None,
     mlps: MLPs = "recomputed",
 ) -> Float[Tensor, "layer head batch"]:
-    """The metric when one sender after the other reaches the receivers as in ``source``, by the direct path alone.
+    """The metric when one sender after the other reaches the receivers as in ``source``, by the direct path
+    alone.
 
     Args:
         model: the model of both runs.
         base: the run that is edited, recorded with ``PATH_SITES``.
-        source: where the senders' outputs come from, recorded with ``("z",)``; row by row as long as ``base``.
+        source: where the senders' outputs come from, recorded with ``("z",)``; row by row as long as
+            ``base``.
         metric: of the logits at the last position.
-        target: which input of the receivers is changed, ``"q"``, ``"k"`` or ``"v"``; or ``"logits"``: the direct
-            path to the answer (the final norm is recomputed).
-        receivers: heads (layer, head); all are changed at once. With grouped queries several heads share a key and
-            a value, which then change for all of them. None for ``"logits"``.
-        positions: in each row the position at which the receivers' input is changed; elsewhere they keep what the
-            base run had. By default the last.
+        target: which input of the receivers is changed, ``"q"``, ``"k"`` or ``"v"``; or ``"logits"``: the
+            direct path to the answer (the final norm is recomputed).
+        receivers: heads (layer, head); all are changed at once. With grouped queries several heads share a
+            key and a value, which then change for all of them. None for ``"logits"``.
+        positions: in each row the position at which the receivers' input is changed; elsewhere they keep what
+            the base run had. By default the last.
         mlps: whether MLPs between sender and receiver answer to the change.
 
     Returns:
-        For every head of the model as the sender the metric of the patched run. Heads that don't lie below any
-        receiver give the base run's metric.
+        For every head of the model as the sender the metric of the patched run. Heads that don't lie below
+        any receiver give the base run's metric.
 
     Raises:
-        ValueError: runs of different shapes, an unknown target or convention, no receivers or some out of range,
-            receivers for ``"logits"``, a position out of range.
+        ValueError: runs of different shapes, an unknown target or convention, no receivers or some out of
+            range, receivers for ``"logits"``, a position out of range.
     """
     wanted = _check_paths(model, base, source, target, receivers, mlps)
     length, layers = base.tokens.shape[1], model.cfg.n_layers
     at = torch.full((len(base.tokens),), length - 1) if positions is None else positions.cpu()
     if at.shape != (len(base.tokens),) or not ((at >= 0) & (at < length)).all():
-        raise ValueError(f"positions is {at.tolist()}; it should hold one from 0 to {length - 1} for each prompt")
+        raise ValueError(
+            f"positions is {at.tolist()}; it should hold one from 0 to {length - 1} for each prompt"
+        )
     effects = metric(base.logits).repeat(layers, model.cfg.n_heads, 1)
     flat = effects.view(layers * model.cfg.n_heads, -1)
     if target == "logits":
@@ -84,10 +90,14 @@ def _check_paths(model, base, source, target, receivers, mlps) -> frozenset[Head
     if mlps not in get_args(MLPs):
         raise ValueError(f"mlps is {mlps!r}; it should be one of {', '.join(get_args(MLPs))}")
     if base.tokens.shape != source.tokens.shape:
-        raise ValueError(f"source has tokens of shape {tuple(source.tokens.shape)}; it should be that of base, "
-                         f"{tuple(base.tokens.shape)}")  # fmt: skip
+        raise ValueError(
+            f"source has tokens of shape {tuple(source.tokens.shape)}; it should be that of base, "
+            f"{tuple(base.tokens.shape)}"
+        )
     if (target == "logits") == bool(receivers):
-        raise ValueError(f"receivers is {sorted(receivers)}; it should hold heads for q, k and v, none for 'logits'")
+        raise ValueError(
+            f"receivers is {sorted(receivers)}; it should hold heads for q, k and v, none for 'logits'"
+        )
     return checked(model, receivers, "receivers")
 
 
@@ -100,7 +110,8 @@ def _streams(model, base, source, at, layer: int, mlps: MLPs) -> Float[Tensor, "
 
 
 def _all_streams(model, base, source, at, mlps: MLPs) -> Iterator[tuple[int, Tensor]]:
-    """Before each layer, and after the last: the stream for each sender below it, at one position of each row."""
+    """Before each layer, and after the last: the stream for each sender below it, at one position of each
+    row."""
     rows = torch.arange(len(at))
 
     def here(run, site, layer):
@@ -137,7 +148,8 @@ def _through_the_end(model, streams, metric) -> Float[Tensor, "sender batch"]:
 
 
 def _receiver_values(model, base, source, receivers, target, at, mlps) -> dict[Head, Tensor]:
-    """For each receiver (its key-value head for k and v) its new input for each sender below: [sender batch d_head]."""
+    """For each receiver (its key-value head for k and v) its new input for each sender below: [sender batch
+    d_head]."""
     shared = model.cfg.n_heads // hooks.n_heads(model, target)
     by_layer: dict[int, set[int]] = {}
     for layer, head in receivers:
@@ -174,7 +186,9 @@ def _interventions(base, values: Mapping[Head, Tensor], target, at) -> Iterator[
                 below = sender < len(value)  # else it keeps the base run's input
                 new = value[sender] if below else recorded[rows, at]
                 if same:
-                    one.append(patching.Patch(target, layer, new[:, None, None], position=int(at[0]), head=head))
+                    one.append(
+                        patching.Patch(target, layer, new[:, None, None], position=int(at[0]), head=head)
+                    )
                 else:
                     whole = recorded.clone()
                     whole[rows, at] = new

@@ -44,9 +44,19 @@ from mi_utils.plots_style import (
 from mi_utils.plots_text import ColouredTokens, coloured_tokens
 
 __all__ = [
-    "COLOURS", "TEMPLATE", "ColouredTokens", "attention_browser", "attention_pattern", "bar",
-    "coloured_tokens", "escape", "heatmap", "line", "scatter", "token_labels",
-]  # fmt: skip
+    "COLOURS",
+    "TEMPLATE",
+    "ColouredTokens",
+    "attention_browser",
+    "attention_pattern",
+    "bar",
+    "coloured_tokens",
+    "escape",
+    "heatmap",
+    "line",
+    "scatter",
+    "token_labels",
+]
 
 Series = Real[Array, "n"] | Sequence[SupportsFloat]
 
@@ -125,9 +135,14 @@ def _written(
     y, x = np.indices(z.shape, dtype=np.float32)
     inks = [ink_on(colour_at((float(v) - low) / (high - low), scale)) for v in z.flat]
     return go.Scatter(
-        x=x.ravel(), y=y.ravel(), text=[escape(label) for row in shown for label in row], mode="text",
-        textfont=dict(family=MONO, size=size, color=inks), hoverinfo="skip", showlegend=False,
-    )  # fmt: skip
+        x=x.ravel(),
+        y=y.ravel(),
+        text=[escape(label) for row in shown for label in row],
+        mode="text",
+        textfont=dict(family=MONO, size=size, color=inks),
+        hoverinfo="skip",
+        showlegend=False,
+    )
 
 
 def _field(title: str | None, default: str) -> str:
@@ -177,19 +192,27 @@ def line(
         if bands and name in bands:
             fig.add_trace(_band(name, bands[name], places, style["color"], group=str(i)))
         fig.add_scatter(
-            x=places, y=y, name=escape(name), legendgroup=str(i), mode="lines+markers", line=style,
+            x=places,
+            y=y,
+            name=escape(name),
+            legendgroup=str(i),
+            mode="lines+markers",
+            line=style,
             marker=dict(symbol=MARKERS[i % len(MARKERS)], size=7, maxdisplayed=15),
             hovertemplate="%{x}: %{y:.4g}",
-        )  # fmt: skip
+        )
     if stray := sorted(set(bands or ()) - set(curves)):
         raise ValueError(f"bands names {stray[0]!r}, which is not among the curves {list(curves)}")
     for i, (name, height) in enumerate((hline or {}).items()):
         level = float(finite([float(height)], f"hline[{name!r}]", "n")[0])
         fig.add_hline(
-            level, line=dict(color="#555555", width=1.2, dash="dot"), annotation_text=escape(name),
-            annotation_position=("top right", "top left")[i % 2], annotation_bgcolor="rgba(255,255,255,0.65)",
+            level,
+            line=dict(color="#555555", width=1.2, dash="dot"),
+            annotation_text=escape(name),
+            annotation_position=("top right", "top left")[i % 2],
+            annotation_bgcolor="rgba(255,255,255,0.65)",
             annotation_font=dict(size=11, color="#333333"),
-        )  # fmt: skip
+        )
     _check_logarithmic(fig, log_x, log_y)
     legend = 60 + 7 * max(map(len, curves)) if len(curves) > 1 else 0
     logarithmic = dict(type="log", dtick="D2")  # ticks at 1, 2, 5, 10
@@ -225,10 +248,17 @@ def _band(name: str, band: tuple[Series, Series], x: np.ndarray, colour: str, *,
         raise ValueError(f"bands[{name!r}] has a low edge above its high edge; it should be (low, high)")
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return go.Scatter(
-        x=np.concatenate([x, x[::-1]]), y=np.concatenate([low, high[::-1]]), fill="toself", mode="lines",
-        name=escape(name), legendgroup=group, showlegend=False, hoverinfo="skip", line=dict(width=0),
+        x=np.concatenate([x, x[::-1]]),
+        y=np.concatenate([low, high[::-1]]),
+        fill="toself",
+        mode="lines",
+        name=escape(name),
+        legendgroup=group,
+        showlegend=False,
+        hoverinfo="skip",
+        line=dict(width=0),
         fillcolor=f"rgba({red},{green},{blue},0.18)",
-    )  # fmt: skip
+    )
 
 
 def _check_logarithmic(fig: go.Figure, log_x: bool, log_y: bool) -> None:

@@ -41,9 +41,13 @@ def attention_pattern(
     weights[_future(len(labels))] = np.nan
     side = min(max(24 * len(labels), 300), 640)
     trace = go.Heatmap(
-        z=weights, coloraxis="coloraxis", hoverongaps=False, xgap=1, ygap=1,
+        z=weights,
+        coloraxis="coloraxis",
+        hoverongaps=False,
+        xgap=1,
+        ygap=1,
         hovertemplate="query %{y}<br>key %{x}<br>weight %{z:.3f}<extra></extra>",
-    )  # fmt: skip
+    )
     fig = go.Figure(trace)
     _attention_axes(fig, labels, side)
     fig.update_layout(xaxis_title_text="key", yaxis_title_text="query", coloraxis=_weights(1, "weight"))
@@ -89,18 +93,27 @@ def attention_browser(
     for layer, head in np.ndindex(n_layers, n_heads):
         axis = str(head + 1) if head else ""
         fig.add_heatmap(
-            z=percent[layer, head], coloraxis="coloraxis", xaxis=f"x{axis}", yaxis=f"y{axis}",
-            visible=layer == start, name=f"layer {escape(layers[layer])} head {escape(heads[head])}",
+            z=percent[layer, head],
+            coloraxis="coloraxis",
+            xaxis=f"x{axis}",
+            yaxis=f"y{axis}",
+            visible=layer == start,
+            name=f"layer {escape(layers[layer])} head {escape(heads[head])}",
             hovertemplate="query %{y}<br>key %{x}<br>weight %{z} %",
-        )  # fmt: skip
+        )
     # Covers the future, which bytes cannot leave out; drawn last, it also catches the hover there.
     cover = np.where(_future(length), np.float32(0), np.float32(np.nan))
     for head in range(n_heads):
         axis = str(head + 1) if head else ""
         fig.add_heatmap(
-            z=cover, colorscale=[[0, "#ffffff"], [1, "#ffffff"]], showscale=False, hoverongaps=False,
-            xaxis=f"x{axis}", yaxis=f"y{axis}", hovertemplate="the future: masked<extra></extra>",
-        )  # fmt: skip
+            z=cover,
+            colorscale=[[0, "#ffffff"], [1, "#ffffff"]],
+            showscale=False,
+            hoverongaps=False,
+            xaxis=f"x{axis}",
+            yaxis=f"y{axis}",
+            hovertemplate="the future: masked<extra></extra>",
+        )
     _attention_axes(fig, labels, side, size=9)
     fig.update_xaxes(tickangle=-90)  # leaning labels would reach into the next panel
     rows, cols = _grid(n_heads)
@@ -146,10 +159,13 @@ def _panels(heads: Sequence[str]) -> go.Figure:
     rows, cols = _grid(len(heads))
     gap = 24 / _side(len(heads))  # of a panel: room for its title
     return make_subplots(
-        rows, cols, subplot_titles=[f"head {escape(head)}" for head in heads],
-        horizontal_spacing=gap / 2 / cols, vertical_spacing=gap / rows,
+        rows,
+        cols,
+        subplot_titles=[f"head {escape(head)}" for head in heads],
+        horizontal_spacing=gap / 2 / cols,
+        vertical_spacing=gap / rows,
         specs=[[{} if row * cols + col < len(heads) else None for col in range(cols)] for row in range(rows)],
-    )  # fmt: skip
+    )
 
 
 def _attention_axes(fig: go.Figure, labels: Sequence[str], side: Number, size: int = 11) -> None:
@@ -176,6 +192,13 @@ def _slider(layers: Sequence[str], heads: int, start: int, height: Number) -> di
         visible = np.repeat(np.arange(len(layers)) == shown, heads).tolist() + [True] * heads
         steps.append(dict(method="restyle", label=escape(layer), args=[{"visible": visible}]))
     return dict(
-        active=start, steps=steps, x=0, len=1, y=1 + 34 / height, yanchor="bottom", pad=dict(t=0, b=0),
-        currentvalue=dict(prefix="layer ", font=dict(size=13)), ticklen=4,
-    )  # fmt: skip
+        active=start,
+        steps=steps,
+        x=0,
+        len=1,
+        y=1 + 34 / height,
+        yanchor="bottom",
+        pad=dict(t=0, b=0),
+        currentvalue=dict(prefix="layer ", font=dict(size=13)),
+        ticklen=4,
+    )

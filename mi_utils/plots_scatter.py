@@ -29,29 +29,47 @@ def scatter(
         diagonal: draw the line on which y equals x.
 
     Raises:
-        ValueError: no groups, numbers that are not finite, an x without its y, or numbers that are not positive on
-            a logarithmic axis.
+        ValueError: no groups, numbers that are not finite, an x without its y, or numbers that are not
+            positive on a logarithmic axis.
     """
     if not groups:
-        raise ValueError("groups is empty; it should hold at least one group, as a mapping from name to (x, y)")
+        raise ValueError(
+            "groups is empty; it should hold at least one group, as a mapping from name to (x, y)"
+        )
     fig, ends = go.Figure(), []
     for i, (name, (x, y)) in enumerate(groups.items()):
         across, up = finite(x, f"groups[{name!r}] on x", "n"), finite(y, f"groups[{name!r}] on y", "n")
         if len(across) != len(up):
-            raise ValueError(f"groups[{name!r}] has {len(across)} places on x and {len(up)} on y; they should match")
+            raise ValueError(
+                f"groups[{name!r}] has {len(across)} places on x and {len(up)} on y; they should match"
+            )
         if (log_x and (across <= 0).any()) or (log_y and (up <= 0).any()):
-            raise ValueError(f"groups[{name!r}] has numbers that a logarithmic axis can't show; all should be above 0")
+            raise ValueError(
+                f"groups[{name!r}] has numbers that a logarithmic axis can't show; all should be above 0"
+            )
         fig.add_scatter(
-            x=across, y=up, name=escape(name), mode="lines+markers" if joined else "markers",
+            x=across,
+            y=up,
+            name=escape(name),
+            mode="lines+markers" if joined else "markers",
             line=dict(color=COLOURS[i % len(COLOURS)], dash=DASHES[i % len(DASHES)], width=2),
-            marker=dict(symbol=MARKERS[i % len(MARKERS)], size=8 if len(across) < 100 else 5,
-                        opacity=1 if len(across) < 100 else 0.5),
+            marker=dict(
+                symbol=MARKERS[i % len(MARKERS)],
+                size=8 if len(across) < 100 else 5,
+                opacity=1 if len(across) < 100 else 0.5,
+            ),
             hovertemplate="%{x:.4g}, %{y:.4g}",
-        )  # fmt: skip
+        )
         ends += [across.min(), across.max(), up.min(), up.max()]
     if diagonal:
-        fig.add_scatter(x=[min(ends), max(ends)], y=[min(ends), max(ends)], mode="lines", showlegend=False,
-                        line=dict(color="#555555", width=1, dash="dot"), hoverinfo="skip")  # fmt: skip
+        fig.add_scatter(
+            x=[min(ends), max(ends)],
+            y=[min(ends), max(ends)],
+            mode="lines",
+            showlegend=False,
+            line=dict(color="#555555", width=1, dash="dot"),
+            hoverinfo="skip",
+        )
     ticks = dict(type="log", dtick="D2")
     fig.update_xaxes(title_text=escape(x_title or ""), **(ticks if log_x else {}))
     fig.update_yaxes(title_text=escape(y_title or ""), **(ticks if log_y else {}))

@@ -36,9 +36,16 @@ DASHES = ("solid", "8px,3px", "2px,3px", "9px,3px,2px,3px", "15px,4px", "15px,3p
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 
 _AXIS = dict(
-    showline=True, linecolor="#555555", ticks="outside", tickcolor="#555555", ticklen=4, gridcolor="#e4e4e4",
-    zeroline=False, automargin=True, title=dict(standoff=10),
-)  # fmt: skip
+    showline=True,
+    linecolor="#555555",
+    ticks="outside",
+    tickcolor="#555555",
+    ticklen=4,
+    gridcolor="#e4e4e4",
+    zeroline=False,
+    automargin=True,
+    title=dict(standoff=10),
+)
 TEMPLATE = go.layout.Template(
     layout=dict(
         font=dict(family=SANS, size=12, color=INK),
@@ -50,12 +57,15 @@ TEMPLATE = go.layout.Template(
         xaxis=_AXIS,
         yaxis=_AXIS,
         hoverlabel=dict(
-            bgcolor="#ffffff", bordercolor="#555555", align="left", namelength=-1,
+            bgcolor="#ffffff",
+            bordercolor="#555555",
+            align="left",
+            namelength=-1,
             font=dict(family=MONO, size=12, color=INK),
         ),
         legend=dict(bgcolor="rgba(255,255,255,0.85)", itemsizing="trace", tracegroupgap=2),
     )
-)  # fmt: skip
+)
 
 _MARKS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 _SPECIAL = {"<|endoftext|>": "<|eot|>", "<|begin_of_text|>": "<|bot|>", "<|end_of_text|>": "<|eot|>"}

@@ -65,7 +65,11 @@ def coloured_tokens(
     table = finite(values, "values", *(("token",) if single else ("name", "token")))
     table = table[None] if single else table
     labels = matched(tokens, table.shape[1], "tokens", "value")
-    headings = [""] * len(table) if names is None else matched(names, len(table), "names", "row of values", longest=200)
+    headings = (
+        [""] * len(table)
+        if names is None
+        else matched(names, len(table), "names", "row of values", longest=200)
+    )
     low, high, scale = limits(table, diverging)
     paragraphs = []
     for heading, row in zip(headings, table, strict=True):

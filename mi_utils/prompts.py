@@ -17,8 +17,8 @@ def encode(model: TransformerBridge, text: str | Sequence[str]) -> Int[Tensor, "
     """Token ids of one prompt, or of several with the same number of tokens, each after the start token.
 
     Raises:
-        ValueError: no text, an empty prompt or list, prompts of different token lengths, or one longer than the
-            context.
+        ValueError: no text, an empty prompt or list, prompts of different token lengths, or one longer than
+            the context.
     """
     try:
         texts = [text] if isinstance(text, str) else list(text)
@@ -49,7 +49,8 @@ def _encode_one(model: TransformerBridge, text: str) -> list[int]:
     ids = [start_token(model), *_ids(model, text)]
     if len(ids) > model.cfg.n_ctx:
         raise ValueError(
-            f"text has {len(ids)} tokens with the start token; {model.cfg.model_name} reads at most {model.cfg.n_ctx}"
+            f"text has {len(ids)} tokens with the start token; {model.cfg.model_name} reads at most "
+            f"{model.cfg.n_ctx}"
         )
     return ids
 
@@ -87,7 +88,9 @@ def _ids(model: TransformerBridge, text: str) -> list[int]:
     except Exception as error:  # tokenizers raises no narrower class
         if "WordLevel" not in str(error):
             raise
-        raise ValueError(f"text is {text!r}, which has a word that {model.cfg.model_name} does not know") from None
+        raise ValueError(
+            f"text is {text!r}, which has a word that {model.cfg.model_name} does not know"
+        ) from None
 
 
 def token_strings(model: TransformerBridge, tokens: Int[Tensor, "*pos"] | Sequence[int] | int) -> list[str]:
@@ -114,8 +117,12 @@ def _as_ids(tokens: Any) -> Tensor:
     except (TypeError, ValueError, RuntimeError):
         ids = None
     # No ids at all is float32 to torch.
-    if ids is None or (ids.numel() and (ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex())):
-        raise ValueError(f"tokens is {_shown(tokens)}; it should be token ids (whole numbers), such as encode gives")
+    if ids is None or (
+        ids.numel() and (ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex())
+    ):
+        raise ValueError(
+            f"tokens is {_shown(tokens)}; it should be token ids (whole numbers), such as encode gives"
+        )
     return ids
 
 

@@ -1,12 +1,13 @@
 """Prompts for indirect object identification (IOI), after Wang et al. (2023), section 2 and appendix E.
 
-"When Mary and John got back from the store, John gave a drink to" ... " Mary". Two names are given, the **subject**
-(S, John) is repeated, and the answer is the other one, the **indirect object** (IO, Mary). Fifteen templates of our
-own wording, each in two orders: ABBA (IO first) and BABA (S first). Everything is made for the model at hand: only
-names, places and objects that are one token there are drawn, and all prompts of a batch have the same length.
+"When Mary and John got back from the store, John gave a drink to" ... " Mary". Two names are given, the
+**subject** (S, John) is repeated, and the answer is the other one, the **indirect object** (IO, Mary).
+Fifteen templates of our own wording, each in two orders: ABBA (IO first) and BABA (S first). Everything is
+made for the model at hand: only names, places and objects that are one token there are drawn, and all prompts
+of a batch have the same length.
 
-Positions by role: ``IO`` and ``S1`` (the names), ``S1+1`` (the token after S1), ``S2`` (the second S), ``END`` (the
-last token, where the model answers).
+Positions by role: ``IO`` and ``S1`` (the names), ``S1+1`` (the token after S1), ``S2`` (the second S),
+``END`` (the last token, where the model answers).
 """
 
 from collections import Counter
@@ -65,9 +66,10 @@ _FEWEST_NAMES = 5  # the prompt's two, and three unrelated ones
 class IOIPrompts:
     """A batch of equally long prompts.
 
-    ``tokens`` begin with the start token. ``io`` and ``s`` are the ids of the two names: the right answer and the
-    wrong one. ``positions`` maps each role of ``ROLES`` to its place in each row. ``template`` is the index of the
-    row's template in the ones used, ``io_first`` whether its order is ABBA. ``pool`` holds the ids of all names.
+    ``tokens`` begin with the start token. ``io`` and ``s`` are the ids of the two names: the right answer and
+    the wrong one. ``positions`` maps each role of ``ROLES`` to its place in each row. ``template`` is the
+    index of the row's template in the ones used, ``io_first`` whether its order is ABBA. ``pool`` holds the
+    ids of all names.
     """
 
     tokens: Int[Tensor, "batch pos"]
@@ -84,15 +86,24 @@ class IOIPrompts:
     def select(self, rows: slice | Int[Tensor, "row"]) -> "IOIPrompts":
         """Some of the prompts."""
         places = {role: at[rows] for role, at in self.positions.items()}
-        return IOIPrompts(self.tokens[rows], self.io[rows], self.s[rows], places, self.template[rows],
-                          self.io_first[rows], self.pool)  # fmt: skip
+        return IOIPrompts(
+            self.tokens[rows],
+            self.io[rows],
+            self.s[rows],
+            places,
+            self.template[rows],
+            self.io_first[rows],
+            self.pool,
+        )
 
     def corrupted(self, kind: Corruption, *, seed: int = 0) -> Int[Tensor, "batch pos"]:
         """The same prompts with other names; every other token stays.
 
-        * ``"abc"``: IO, S1 and S2 become three unrelated names, none of them the prompt's own: nothing is repeated;
+        * ``"abc"``: IO, S1 and S2 become three unrelated names, none of them the prompt's own: nothing is
+          repeated;
         * ``"swap"``: IO and S change places everywhere, so that the answer is the other name;
-        * ``"s2_other"``: only S2 changes, to a third name: nothing is repeated, both names can still be copied;
+        * ``"s2_other"``: only S2 changes, to a third name: nothing is repeated, both names can still be
+          copied;
         * ``"s2_io"``: only S2 changes, to IO: now IO is repeated, and the answer is S.
 
         Args:
@@ -113,13 +124,16 @@ class IOIPrompts:
         new = unrelated_names(self.pool, torch.stack([self.io, self.s], dim=1), 3, generator)
         if kind == "s2_other":
             return replace_names(self.tokens, {"S2": (s2, new[:, 0])})
-        return replace_names(self.tokens, {"IO": (io, new[:, 0]), "S1": (s1, new[:, 1]), "S2": (s2, new[:, 2])})
+        return replace_names(
+            self.tokens, {"IO": (io, new[:, 0]), "S1": (s1, new[:, 1]), "S2": (s2, new[:, 2])}
+        )
 
 
 def replace_names(
     tokens: Int[Tensor, "batch pos"], names: Mapping[str, tuple[Int[Tensor, "batch"], Int[Tensor, "batch"]]]
 ) -> Int[Tensor, "batch pos"]:
-    """A copy of ``tokens`` with other tokens at some positions: what -> (position in each row, new id in each row)."""
+    """A copy of ``tokens`` with other tokens at some positions: what -> (position in each row, new id in each
+    row)."""
     changed, rows = tokens.clone(), torch.arange(len(tokens), device=tokens.device)
     for at, new in names.values():
         changed[rows, at] = new
@@ -136,7 +150,9 @@ def unrelated_names(
     """
     fewest = count + taken.shape[1]
     if len(pool) < fewest:
-        raise ValueError(f"pool has {len(pool)} names; {count} besides the {taken.shape[1]} taken need {fewest}")
+        raise ValueError(
+            f"pool has {len(pool)} names; {count} besides the {taken.shape[1]} taken need {fewest}"
+        )
     free = (pool[None, :, None] != taken[:, None, :]).all(dim=-1).float()
     drawn = torch.multinomial(free.cpu(), count, generator=generator)
     return pool[drawn.to(pool.device)]
@@ -154,16 +170,17 @@ def generate(
 
     Args:
         model: its tokenizer decides which words are single tokens (with the space before them).
-        count: how many prompts; a multiple of ``2 * len(templates)`` has all templates and orders equally often.
+        count: how many prompts; a multiple of ``2 * len(templates)`` has all templates and orders equally
+            often.
         seed: of the draw.
-        names: without the leading space. By default those of ``NAMES`` that are one token each; names that are
-            given must all be.
-        templates: like ``TEMPLATES``. Where this tokenizer makes them of different lengths, those of the commonest
-            length are used: padding would shift positions.
+        names: without the leading space. By default those of ``NAMES`` that are one token each; names that
+            are given must all be.
+        templates: like ``TEMPLATES``. Where this tokenizer makes them of different lengths, those of the
+            commonest length are used: padding would shift positions.
 
     Raises:
-        ValueError: no prompts asked for, fewer than five different names, a given name that is not one token, or a
-            template in which a name is missing.
+        ValueError: no prompts asked for, fewer than five different names, a given name that is not one token,
+            or a template in which a name is missing.
     """
     if count < 1:
         raise ValueError(f"count is {count}; it should be at least 1")
@@ -183,7 +200,9 @@ def generate(
     return _batch(model, rows, pool)
 
 
-def _batch(model: TransformerBridge, rows: list[tuple[int, bool, str, str, str]], pool: list[str]) -> IOIPrompts:
+def _batch(
+    model: TransformerBridge, rows: list[tuple[int, bool, str, str, str]], pool: list[str]
+) -> IOIPrompts:
     which, io_first, io_names, s_names, texts = zip(*rows, strict=True)
     tokens = prompts.encode(model, texts)  # refuses prompts of different lengths
 
@@ -193,13 +212,28 @@ def _batch(model: TransformerBridge, rows: list[tuple[int, bool, str, str, str]]
     io, s = ids(io_names), ids(s_names)
     is_s = tokens == s[:, None]
     if not ((tokens == io[:, None]).sum(dim=1) == 1).all() or not (is_s.sum(dim=1) == 2).all():
-        raise ValueError("templates has one without exactly one {A}, one {B} and one {S}, each a token of its own")
+        raise ValueError(
+            "templates has one without exactly one {A}, one {B} and one {S}, each a token of its own"
+        )
     s1, end = is_s.int().argmax(dim=1), torch.full_like(io, tokens.shape[1] - 1)
     s2 = tokens.shape[1] - 1 - is_s.flip(1).int().argmax(dim=1)
-    places = {"IO": (tokens == io[:, None]).int().argmax(dim=1), "S1": s1, "S1+1": s1 + 1, "S2": s2, "END": end}
+    places = {
+        "IO": (tokens == io[:, None]).int().argmax(dim=1),
+        "S1": s1,
+        "S1+1": s1 + 1,
+        "S2": s2,
+        "END": end,
+    }
     device = tokens.device
-    return IOIPrompts(tokens, io, s, places, torch.tensor(which, device=device),
-                      torch.tensor(io_first, device=device).long(), ids(pool))  # fmt: skip
+    return IOIPrompts(
+        tokens,
+        io,
+        s,
+        places,
+        torch.tensor(which, device=device),
+        torch.tensor(io_first, device=device).long(),
+        ids(pool),
+    )
 
 
 def _names(model: TransformerBridge, names: Sequence[str] | None) -> list[str]:
@@ -214,8 +248,10 @@ def _names(model: TransformerBridge, names: Sequence[str] | None) -> list[str]:
         twice = next(name for name, times in Counter(pool).items() if times > 1)
         raise ValueError(f"names has {twice.strip()!r} twice; IO and S should differ")
     if len(pool) < _FEWEST_NAMES:
-        raise ValueError(f"names has {len(pool)} that are one token in {model.cfg.model_name}; "
-                         f"it should have at least {_FEWEST_NAMES} (IO, S and three unrelated ones)")  # fmt: skip
+        raise ValueError(
+            f"names has {len(pool)} that are one token in {model.cfg.model_name}; "
+            f"it should have at least {_FEWEST_NAMES} (IO, S and three unrelated ones)"
+        )
     return pool
 
 

@@ -1,12 +1,13 @@
-"""QK attribution: why a head looks where it looks, in terms of features (Kamath et al. 2025 do it for attention heads).
+"""QK attribution: why a head looks where it looks, in terms of features (Kamath et al. 2025 do it for
+attention heads).
 
-An attribution graph takes attention patterns as given. But an attention score is a product of two streams, and each of
-them is a sum over sources (features, errors, tokens, biases) carried there by the frozen model:
+An attribution graph takes attention patterns as given. But an attention score is a product of two streams,
+and each of them is a sum over sources (features, errors, tokens, biases) carried there by the frozen model:
 
     score(query, key) = sum over s, t of  q(s) · k(t) / sqrt(d_head)
 
-where q(s) is what source s contributes to the query vector and k(t) what t contributes to the key vector. The sum over
-all pairs is the model's score exactly.
+where q(s) is what source s contributes to the query vector and k(t) what t contributes to the key vector. The
+sum over all pairs is the model's score exactly.
 """
 
 from dataclasses import dataclass, field
@@ -25,9 +26,9 @@ MOST_NUMBERS = 400_000_000  # of all sources' vectors together: 1.6 GB
 class QK:
     """One attention score, taken apart.
 
-    ``scores[s, t]`` is the part that source ``s`` at the query and ``t`` at the key make together. Sources are in the
-    order of the local model's active features (the first ``n_features``), errors (layer, then position), tokens
-    (position), and last all biases together.
+    ``scores[s, t]`` is the part that source ``s`` at the query and ``t`` at the key make together. Sources
+    are in the order of the local model's active features (the first ``n_features``), errors (layer, then
+    position), tokens (position), and last all biases together.
     """
 
     layer: int
@@ -64,32 +65,39 @@ def decompose(local: LocalModel, layer: int, head: int, query: int, key: int) ->
         query, key: positions; the key is not after the query.
 
     Raises:
-        ValueError: a layer, head or position that does not exist, a key after the query, or so many active features
-            that their vectors would not fit into memory.
+        ValueError: a layer, head or position that does not exist, a key after the query, or so many active
+            features that their vectors would not fit into memory.
     """
     layer, head = hooks.check_layer(local.model, layer), hooks.check_head(local.model, head)
     if not 0 <= key <= query < local.n_pos:
-        raise ValueError(f"query and key are {query} and {key}; they should be from 0 to {local.n_pos - 1}, and the "
-                         f"key not after the query")  # fmt: skip
+        raise ValueError(
+            f"query and key are {query} and {key}; they should be from 0 to {local.n_pos - 1}, and the "
+            f"key not after the query"
+        )
     carried, features = carry(local, layer)
     read = norms.centred(local.model, carried) / local.attn_scale[layer]
     queries, keys = _project(local, read[:, [query, key]], layer, [query, key], biases=False)
     at_query, at_key = queries[:, 0, head], keys[:, 1, head]
-    bias_q, bias_k = _project(local, torch.zeros_like(read[:1, [query, key]]), layer, [query, key], biases=True)
+    bias_q, bias_k = _project(
+        local, torch.zeros_like(read[:1, [query, key]]), layer, [query, key], biases=True
+    )
     at_query[-1] += bias_q[0, 0, head]
     at_key[-1] += bias_k[0, 1, head]
     return QK(layer, head, query, key, at_query @ at_key.T / local.model.cfg.d_head**0.5, features)
 
 
 @torch.no_grad()
-def carry(local: LocalModel, layer: int) -> tuple[Float[Tensor, "source pos d_model"], Int[Tensor, "feature 3"]]:
-    """What each source contributes to the stream that a block reads, carried by frozen attention, norms and skips.
+def carry(
+    local: LocalModel, layer: int
+) -> tuple[Float[Tensor, "source pos d_model"], Int[Tensor, "feature 3"]]:
+    """What each source contributes to the stream that a block reads, carried by frozen attention, norms and
+    skips.
 
     Features reach later layers only by what they write themselves, not through other features.
 
     Returns:
-        The contributions, which sum to the stream (sources as in ``QK``; features of layers from ``layer`` on are
-        zero), and the active features.
+        The contributions, which sum to the stream (sources as in ``QK``; features of layers from ``layer`` on
+        are zero), and the active features.
 
     Raises:
         ValueError: too many sources for memory.
@@ -97,8 +105,10 @@ def carry(local: LocalModel, layer: int) -> tuple[Float[Tensor, "source pos d_mo
     n_features, n_pos, t = len(local.active), local.n_pos, local.transcoders
     sources = n_features + (local.n_layers + 1) * n_pos + 1
     if sources * n_pos * t.d_model > MOST_NUMBERS:
-        raise ValueError(f"local has {n_features:,} active features, whose vectors take more memory than is allowed "
-                         f"({MOST_NUMBERS:,} numbers); take a shorter prompt")  # fmt: skip
+        raise ValueError(
+            f"local has {n_features:,} active features, whose vectors take more memory than is allowed "
+            f"({MOST_NUMBERS:,} numbers); take a shorter prompt"
+        )
     layers, positions, indices = local.active.T
     values = local.features[layers, positions, indices]
     stream = torch.zeros(sources, n_pos, t.d_model)
@@ -121,7 +131,9 @@ def carry(local: LocalModel, layer: int) -> tuple[Float[Tensor, "source pos d_mo
     return stream, local.active
 
 
-def scores_of(local: LocalModel, read: Float[Tensor, "pos d_model"], layer: int) -> Float[Tensor, "head pos pos"]:
+def scores_of(
+    local: LocalModel, read: Float[Tensor, "pos d_model"], layer: int
+) -> Float[Tensor, "head pos pos"]:
     """Attention scores of a block from what it reads (already normed), before mask and softmax."""
     queries, keys = _project(local, read[None], layer, list(range(local.n_pos)), biases=True)
     scores = torch.einsum("qhe,khe->hqk", queries[0], keys[0]) / local.model.cfg.d_head**0.5
@@ -129,7 +141,12 @@ def scores_of(local: LocalModel, read: Float[Tensor, "pos d_model"], layer: int)
 
 
 def _project(
-    local: LocalModel, read: Float[Tensor, "source pos d_model"], layer: int, positions: list[int], *, biases: bool
+    local: LocalModel,
+    read: Float[Tensor, "source pos d_model"],
+    layer: int,
+    positions: list[int],
+    *,
+    biases: bool,
 ) -> tuple[Float[Tensor, "source pos head d_head"], Float[Tensor, "source pos head d_head"]]:
     """Queries and keys of every head, turned by rotary positions where the model has them."""
     attn = local.model.blocks[layer].attn

@@ -1,8 +1,8 @@
 """The replacement model: transcoders in place of MLPs, in some layers or all, and what that costs.
 
-Nothing is frozen and no error is added back, unlike in ``mi_utils.local_model``: attention and the other MLPs answer
-to what the transcoders write. The first position always keeps the model's own MLPs: what it holds is the same for
-every text, and transcoders here are not trained on it.
+Nothing is frozen and no error is added back, unlike in ``mi_utils.local_model``: attention and the other MLPs
+answer to what the transcoders write. The first position always keeps the model's own MLPs: what it holds is
+the same for every text, and transcoders here are not trained on it.
 """
 
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ def run(
 
     Args:
         model: the model.
-        transcoders: for it; or a vector for each layer, which then stands in for the MLP at every position: the mean
-            of its outputs gives *mean ablation*.
+        transcoders: for it; or a vector for each layer, which then stands in for the MLP at every position:
+            the mean of its outputs gives *mean ablation*.
         tokens: prompts of one length, start token first.
         layers: whose MLPs are replaced; all by default.
-        protect_massive: keep the model's own output also where it is longer than ``MASSIVE`` times the median length
-            (it needs to know the true output, so it flatters; say so where it is used).
+        protect_massive: keep the model's own output also where it is longer than ``MASSIVE`` times the median
+            length (it needs to know the true output, so it flatters; say so where it is used).
 
     Raises:
         ValueError: transcoders of another model, or layers that do not exist.
@@ -46,9 +46,13 @@ def run(
     if isinstance(transcoders, Transcoders):
         check_fits(model, transcoders)
     elif tuple(transcoders.shape) != (model.cfg.n_layers, model.cfg.d_model):
-        raise ValueError(f"transcoders is a tensor of shape {tuple(transcoders.shape)}; for mean ablation it should be "
-                         f"({model.cfg.n_layers}, {model.cfg.d_model})")  # fmt: skip
-    chosen = range(model.cfg.n_layers) if layers is None else [hooks.check_layer(model, layer) for layer in layers]
+        raise ValueError(
+            f"transcoders is a tensor of shape {tuple(transcoders.shape)}; for mean ablation it should be "
+            f"({model.cfg.n_layers}, {model.cfg.d_model})"
+        )
+    chosen = (
+        range(model.cfg.n_layers) if layers is None else [hooks.check_layer(model, layer) for layer in layers]
+    )
     features: list[Tensor] = []
     inputs: dict[int, Tensor] = {}
 
@@ -58,14 +62,18 @@ def run(
             if isinstance(transcoders, Transcoders):
                 features.append(transcoders.encode(value.to(transcoders.W_enc.dtype), layer))
                 if transcoders.kind == "plt" and layer > 0:
-                    features[layer - 1] = value.new_zeros(()).expand_as(features[-1])  # no later layer reads it
+                    features[layer - 1] = value.new_zeros(()).expand_as(
+                        features[-1]
+                    )  # no later layer reads it
 
         return hook
 
     def write(layer: int):
         def hook(value: Tensor, hook) -> Tensor:
             if isinstance(transcoders, Transcoders):
-                new = transcoders.output(features, layer, inputs[layer].to(transcoders.W_enc.dtype)).to(value.dtype)
+                new = transcoders.output(features, layer, inputs[layer].to(transcoders.W_enc.dtype)).to(
+                    value.dtype
+                )
             else:
                 new = transcoders[layer].to(value.dtype).expand_as(value)
             kept = _kept(value, protect_massive)
@@ -93,8 +101,9 @@ def _kept(output: Float[Tensor, "batch pos d_model"], protect_massive: bool) -> 
 class Comparison:
     """A replacement model beside the model, over chosen positions.
 
-    ``agreement`` is the share with the same likeliest token; ``kl`` the mean of KL(model || replaced) in nats;
-    ``loss`` and ``loss_replaced`` the mean cross-entropy on the true next token, ``nan`` where there is none.
+    ``agreement`` is the share with the same likeliest token; ``kl`` the mean of KL(model || replaced) in
+    nats; ``loss`` and ``loss_replaced`` the mean cross-entropy on the true next token, ``nan`` where there is
+    none.
     """
 
     agreement: float
@@ -111,14 +120,17 @@ def compare(
     tokens: Int[Tensor, "batch pos"],
     where: Bool[Tensor, "batch pos"] | None = None,
 ) -> Comparison:
-    """Compare two sets of logits, at the positions that ``where`` names (by default all but the first and the last).
+    """Compare two sets of logits, at the positions that ``where`` names (by default all but the first and the
+    last).
 
     Raises:
         ValueError: logits of different shapes, or no position.
     """
     if logits.shape != replaced.shape or logits.shape[:2] != tokens.shape:
-        raise ValueError(f"logits and replaced have shapes {tuple(logits.shape)} and {tuple(replaced.shape)} beside "
-                         f"tokens of {tuple(tokens.shape)}; they should agree")  # fmt: skip
+        raise ValueError(
+            f"logits and replaced have shapes {tuple(logits.shape)} and {tuple(replaced.shape)} beside "
+            f"tokens of {tuple(tokens.shape)}; they should agree"
+        )
     if where is None:
         where = torch.zeros_like(tokens, dtype=torch.bool)
         where[:, 1:-1] = True
@@ -131,7 +143,9 @@ def compare(
     following = tokens[:, 1:][known]
     losses = [float("nan")] * 2
     if len(following):
-        losses = [F.cross_entropy(each[:, :-1][known].float(), following).item() for each in (logits, replaced)]
+        losses = [
+            F.cross_entropy(each[:, :-1][known].float(), following).item() for each in (logits, replaced)
+        ]
     return Comparison(same.float().mean().item(), kl.item(), *losses, same)
 
 

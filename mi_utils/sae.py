@@ -1,7 +1,8 @@
 """Sparse autoencoders: what one is, and how well it does.
 
 An SAE writes an activation as a bias and a sparse, non-negative sum of unit directions. Its units are called
-*latents* here; *features* are what the world (or a toy model) has, and whether latents are features is the question.
+*latents* here; *features* are what the world (or a toy model) has, and whether latents are features is the
+question.
 """
 
 from dataclasses import dataclass
@@ -19,17 +20,18 @@ _ROWS = 512  # of a reconstruction at a time, so that dense latents stay small
 
 @dataclass(frozen=True)
 class SAE:
-    """A sparse autoencoder: ``latents = activation((x - b_dec) @ W_enc + b_enc)``, ``x ≈ latents @ W_dec + b_dec``.
+    """A sparse autoencoder: ``latents = activation((x - b_dec) @ W_enc + b_enc)``, ``x ≈ latents @ W_dec +
+    b_dec``.
 
-    ``architecture`` is one of SAELens' names: ``standard`` (ReLU; Bricken et al. 2023), ``topk`` (the ``k`` largest
-    after ReLU; Gao et al. 2024) or ``jumprelu`` (those above ``threshold``; Rajamanoharan et al. 2024). A BatchTopK
-    SAE (Bussmann et al. 2024) is trained with a threshold for the batch and used as ``jumprelu``. Rows of ``W_dec``
-    have length 1 in what is trained here. ``model`` and ``hook`` say what it reads; they are empty where that is no
-    language model.
+    ``architecture`` is one of SAELens' names: ``standard`` (ReLU; Bricken et al. 2023), ``topk`` (the ``k``
+    largest after ReLU; Gao et al. 2024) or ``jumprelu`` (those above ``threshold``; Rajamanoharan et al.
+    2024). A BatchTopK SAE (Bussmann et al. 2024) is trained with a threshold for the batch and used as
+    ``jumprelu``. Rows of ``W_dec`` have length 1 in what is trained here. ``model`` and ``hook`` say what it
+    reads; they are empty where that is no language model.
 
     Raises:
-        ValueError: shapes that don't fit together, weights that are not finite, a ``k`` that is missing, below 1 or
-            above the number of latents, a missing threshold.
+        ValueError: shapes that don't fit together, weights that are not finite, a ``k`` that is missing,
+            below 1 or above the number of latents, a missing threshold.
     """
 
     W_enc: Float[Tensor, "d_in d_sae"]
@@ -54,7 +56,9 @@ class SAE:
             if value is not None and not torch.isfinite(value).all():
                 raise ValueError(f"{name} holds values that are not finite (NaN or infinity)")
         if self.architecture not in ("standard", "topk", "jumprelu"):
-            raise ValueError(f"architecture is {self.architecture!r}; it should be standard, topk or jumprelu")
+            raise ValueError(
+                f"architecture is {self.architecture!r}; it should be standard, topk or jumprelu"
+            )
         if self.architecture == "topk":
             check_k(self.k, d_sae)
         if self.architecture == "jumprelu" and self.threshold is None:
@@ -100,7 +104,9 @@ class SAE:
         """``decode(encode(x))``, a few rows at a time."""
         if x.numel() == 0:
             return self.decode(self.encode(x))
-        return torch.cat([self.decode(self.encode(part)) for part in x.flatten(0, -2).split(_ROWS)]).view(x.shape)
+        return torch.cat([self.decode(self.encode(part)) for part in x.flatten(0, -2).split(_ROWS)]).view(
+            x.shape
+        )
 
     def check_latent(self, latent: int) -> int:
         """The index of a latent as it is.
@@ -134,7 +140,9 @@ def check_fits(model: TransformerBridge, sae: SAE) -> None:
     if sae.hook not in model.hook_dict:
         raise ValueError(f"sae reads {sae.hook!r}, which {model.cfg.model_name} does not have")
     if sae.d_in != model.cfg.d_model:
-        raise ValueError(f"sae reads activations of width {sae.d_in}; {model.cfg.model_name} has {model.cfg.d_model}")
+        raise ValueError(
+            f"sae reads activations of width {sae.d_in}; {model.cfg.model_name} has {model.cfg.d_model}"
+        )
 
 
 def keep_top(pre: Float[Tensor, "*batch d_sae"], k: int) -> Float[Tensor, "*batch d_sae"]:
@@ -150,8 +158,8 @@ def keep_top(pre: Float[Tensor, "*batch d_sae"], k: int) -> Float[Tensor, "*batc
 class Fit:
     """How an SAE does on activations.
 
-    ``fvu`` is the fraction of variance unexplained, |x - x̂|² over |x - mean|², each summed over tokens; ``l0`` the
-    mean number of active latents; ``density`` [d_sae] the share of tokens on which each is active.
+    ``fvu`` is the fraction of variance unexplained, |x - x̂|² over |x - mean|², each summed over tokens;
+    ``l0`` the mean number of active latents; ``density`` [d_sae] the share of tokens on which each is active.
     """
 
     fvu: float
@@ -207,10 +215,12 @@ def match(dictionary: Float[Tensor, "a width"], other: Float[Tensor, "b width"])
     """Rows paired one to one so that the sum of their cosines is largest (Hungarian algorithm).
 
     Returns:
-        For each row of the smaller side: its partners as ``[pair, 2]`` indices (into ``dictionary`` and ``other``),
-        and their cosines [pair].
+        For each row of the smaller side: its partners as ``[pair, 2]`` indices (into ``dictionary`` and
+        ``other``), and their cosines [pair].
     """
     similar = cosines(dictionary, other)
     rows, columns = linear_sum_assignment(similar.numpy(), maximize=True)
-    pairs = torch.tensor(list(zip(rows.tolist(), columns.tolist(), strict=True)), dtype=torch.int64).view(-1, 2)
+    pairs = torch.tensor(list(zip(rows.tolist(), columns.tolist(), strict=True)), dtype=torch.int64).view(
+        -1, 2
+    )
     return pairs, similar[pairs[:, 0], pairs[:, 1]]

@@ -1,7 +1,8 @@
 """What an SAE does inside the model: the loss it costs to splice it in, and what single latents do.
 
-Where the first position and other massive activations are protected, they pass as they are, in the spliced run and in
-the ablations alike: an SAE that never saw them would break the model there and nowhere else (notebook 02 shows it).
+Where the first position and other massive activations are protected, they pass as they are, in the spliced
+run and in the ablations alike: an SAE that never saw them would break the model there and nowhere else
+(notebook 02 shows it).
 """
 
 from collections.abc import Callable
@@ -22,9 +23,11 @@ _ROWS = 64  # contexts' positions unembedded at a time
 
 @dataclass(frozen=True)
 class Splice:
-    """Mean cross-entropy (nats a token) and KL divergence from the clean run, with the SAE and with ablations.
+    """Mean cross-entropy (nats a token) and KL divergence from the clean run, with the SAE and with
+    ablations.
 
-    Always say against which ablation: against zero almost everything looks good, because the model is lost there.
+    Always say against which ablation: against zero almost everything looks good, because the model is lost
+    there.
     """
 
     clean: float
@@ -36,7 +39,8 @@ class Splice:
     kl_mean: float
 
     def recovered(self, against: Literal["zero", "mean"]) -> float:
-        """CE loss recovered: (ablated - spliced) / (ablated - clean); 1 is perfect, 0 no better than ablation."""
+        """CE loss recovered: (ablated - spliced) / (ablated - clean); 1 is perfect, 0 no better than
+        ablation."""
         ablated = getattr(self, against)
         return (ablated - self.spliced) / (ablated - self.clean)
 
@@ -48,7 +52,12 @@ class Splice:
 
 @torch.no_grad()
 def evaluate_splice(
-    model: TransformerBridge, sae: SAE, tokens: Int[Tensor, "batch pos"], *, protect: bool = True, batch_size: int = 8
+    model: TransformerBridge,
+    sae: SAE,
+    tokens: Int[Tensor, "batch pos"],
+    *,
+    protect: bool = True,
+    batch_size: int = 8,
 ) -> Splice:
     """Run contexts clean, through the SAE, and with what it reads replaced by zero and by its mean.
 
@@ -64,7 +73,9 @@ def evaluate_splice(
     """
     check_fits(model, sae)
     if tokens.numel() == 0 or tokens.shape[1] < 2:
-        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; it should hold contexts of at least 2 tokens")
+        raise ValueError(
+            f"tokens has shape {tuple(tokens.shape)}; it should hold contexts of at least 2 tokens"
+        )
     stream = harvest.activations(model, tokens, [sae.hook], skip_first=False)[0].view(*tokens.shape, -1)
     open_to_edits = _ordinary(stream) if protect else torch.ones(tokens.shape, dtype=torch.bool)
     mean = stream[open_to_edits].mean(dim=0)
@@ -78,8 +89,10 @@ def evaluate_splice(
             ce[name] += _cross_entropy(logits, part)
             kl[name] += _divergence(clean, logits)
     count = tokens.shape[0] * (tokens.shape[1] - 1)
-    return Splice(**{name: value / count for name, value in ce.items()},
-                  **{f"kl_{name}": value / count for name, value in kl.items()})  # fmt: skip
+    return Splice(
+        **{name: value / count for name, value in ce.items()},
+        **{f"kl_{name}": value / count for name, value in kl.items()},
+    )
 
 
 @torch.no_grad()
@@ -90,7 +103,8 @@ def run_edited(
     edit: Edit,
     where: Bool[Tensor, "batch pos"] | None = None,
 ) -> Float[Tensor, "batch pos vocab"]:
-    """Logits with what passes a hook point replaced by ``edit`` of it, where ``where`` is true (or everywhere)."""
+    """Logits with what passes a hook point replaced by ``edit`` of it, where ``where`` is true (or
+    everywhere)."""
 
     def replace(value, hook):
         if where is None:
@@ -105,8 +119,9 @@ def run_edited(
 def set_latent(sae: SAE, latent: int, value: float | int = 0.0) -> Edit:
     """The edit that sets one latent and keeps all else, the reconstruction error included.
 
-    ``x + (value - f(x)) d`` with the latent's activation ``f(x)`` and direction ``d``: 0 ablates, more steers. Where
-    the latent already has that value nothing changes at all, which ``decode`` of edited latents could not promise.
+    ``x + (value - f(x)) d`` with the latent's activation ``f(x)`` and direction ``d``: 0 ablates, more
+    steers. Where the latent already has that value nothing changes at all, which ``decode`` of edited latents
+    could not promise.
 
     Raises:
         ValueError: there is no such latent.
@@ -146,8 +161,10 @@ def ablate_each(
     if not len(places):
         raise ValueError("places is empty; it should hold at least one position and latent")
     if not ((places >= 0) & (places < torch.tensor([len(tokens), sae.d_sae]))).all():
-        raise ValueError(f"places goes up to {places.amax(dim=0).tolist()}; positions should be below {len(tokens)} "
-                         f"and latents below {sae.d_sae}, none negative")  # fmt: skip
+        raise ValueError(
+            f"places goes up to {places.amax(dim=0).tolist()}; positions should be below {len(tokens)} "
+            f"and latents below {sae.d_sae}, none negative"
+        )
     rows = []
     for part in places.split(batch_size):
         which, (positions, latents) = torch.arange(len(part)), part.T
@@ -181,7 +198,9 @@ def _cross_entropy(logits: Tensor, tokens: Tensor) -> float:
 def _divergence(clean: Tensor, other: Tensor) -> float:
     """KL(clean || other) summed over all predicting positions, a few at a time to spare memory."""
     total = 0.0
-    for p, q in zip(clean[:, :-1].flatten(0, 1).split(_ROWS), other[:, :-1].flatten(0, 1).split(_ROWS), strict=True):
+    for p, q in zip(
+        clean[:, :-1].flatten(0, 1).split(_ROWS), other[:, :-1].flatten(0, 1).split(_ROWS), strict=True
+    ):
         p, q = p.float().log_softmax(-1), q.float().log_softmax(-1)
         total += (p.exp() * (p - q)).sum().item()
     return total

@@ -15,7 +15,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from mi_utils.sae import SAE
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"  # SAELens' names
-VERSION = "6.0.0"  # of the format; without it SAELens takes a file for an older one and forgets where the SAE reads
+VERSION = (
+    "6.0.0"  # of the format; without it SAELens takes a file for an older one and forgets where the SAE reads
+)
 READ = ("standard", "topk", "jumprelu")
 
 
@@ -33,10 +35,16 @@ def save(sae: SAE, folder: Path | str, *, dtype: torch.dtype = torch.float32, **
     weights = {name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")}
     stored = {name: value.to(dtype).contiguous() for name, value in weights.items() if value is not None}
     config = {
-        "architecture": sae.architecture, "d_in": sae.d_in, "d_sae": sae.d_sae, "dtype": "float32", "device": "cpu",
-        "apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none",
+        "architecture": sae.architecture,
+        "d_in": sae.d_in,
+        "d_sae": sae.d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
         "metadata": {"sae_lens_version": VERSION, "model_name": sae.model, "hook_name": sae.hook, **metadata},
-    }  # fmt: skip
+    }
     if sae.architecture == "topk":
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     save_file(stored, folder / WEIGHTS)
@@ -65,7 +73,8 @@ def from_parts(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> SAE:
     """An SAE from SAELens' parts: ``cfg.to_dict()`` and ``state_dict()`` of an inference SAE.
 
     Raises:
-        ValueError: an architecture other than standard, topk and jumprelu, or a normalisation that is not folded in.
+        ValueError: an architecture other than standard, topk and jumprelu, or a normalisation that is not
+            folded in.
         KeyError: a part is missing.
     """
     architecture, metadata = config["architecture"], config.get("metadata") or {}
@@ -73,27 +82,42 @@ def from_parts(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> SAE:
         raise ValueError(f"the SAE's architecture is {architecture!r}; it should be one of {', '.join(READ)}")
     for name in ("normalize_activations", "reshape_activations"):
         if config.get(name, "none") not in ("none", None):
-            raise ValueError(f"the SAE's {name} is {config[name]!r}; it should be 'none' (fold it in before saving)")
-    W_enc, b_enc, W_dec, b_dec = (weights[name].detach().float() for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
+            raise ValueError(
+                f"the SAE's {name} is {config[name]!r}; it should be 'none' (fold it in before saving)"
+            )
+    W_enc, b_enc, W_dec, b_dec = (
+        weights[name].detach().float() for name in ("W_enc", "b_enc", "W_dec", "b_dec")
+    )
     if not config.get("apply_b_dec_to_input", True):
         b_enc = b_enc + b_dec @ W_enc
-    if config.get("rescale_acts_by_decoder_norm"):  # there the latents are those of a decoder with rows of length 1
+    if config.get(
+        "rescale_acts_by_decoder_norm"
+    ):  # there the latents are those of a decoder with rows of length 1
         lengths = W_dec.norm(dim=-1)
         W_enc, b_enc, W_dec = W_enc * lengths, b_enc * lengths, W_dec / lengths[:, None]
     threshold = weights.get("threshold")
     return SAE(
-        W_enc, b_enc, W_dec, b_dec, architecture, config.get("k"), None if threshold is None else threshold.float(),
-        metadata.get("model_name") or "", metadata.get("hook_name") or "",
-    )  # fmt: skip
+        W_enc,
+        b_enc,
+        W_dec,
+        b_dec,
+        architecture,
+        config.get("k"),
+        None if threshold is None else threshold.float(),
+        metadata.get("model_name") or "",
+        metadata.get("hook_name") or "",
+    )
 
 
 @contextmanager
 def attachable(model: TransformerBridge) -> Iterator[TransformerBridge]:
-    """While this lasts, SAELens can attach SAEs to a model that is loaded already (``run_with_saes`` and its kin).
+    """While this lasts, SAELens can attach SAEs to a model that is loaded already (``run_with_saes`` and its
+    kin).
 
-    SAELens gets its ``SAETransformerBridge`` by booting a model and then changing the object's class. This does the
-    second half, so that a model from ``load_model``, folded and offline, need not be loaded twice. And it mends what
-    SAELens 6.54 leaves behind: where an SAE was attached, later hooks would fire twice, or not at all.
+    SAELens gets its ``SAETransformerBridge`` by booting a model and then changing the object's class. This
+    does the second half, so that a model from ``load_model``, folded and offline, need not be loaded twice.
+    And it mends what SAELens 6.54 leaves behind: where an SAE was attached, later hooks would fire twice, or
+    not at all.
     """
     from sae_lens import SAETransformerBridge  # seconds to import, and only needed here
     from sae_lens.analysis.hooked_sae_transformer import set_deep_attr

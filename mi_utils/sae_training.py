@@ -1,8 +1,8 @@
 """Training sparse autoencoders: ReLU + L1, TopK, BatchTopK and JumpReLU in one loop.
 
-Activations are centred and scaled to a mean square of 1 a dimension for training; the SAE that comes back reads them
-as they are. TopK is the fast one: only the encoder's product is dense, since everything after it touches ``k``
-latents a token. ``make bench`` sets it beside SAELens' trainer.
+Activations are centred and scaled to a mean square of 1 a dimension for training; the SAE that comes back
+reads them as they are. TopK is the fast one: only the encoder's product is dense, since everything after it
+touches ``k`` latents a token. ``make bench`` sets it beside SAELens' trainer.
 """
 
 import time
@@ -28,8 +28,8 @@ class Settings:
         d_sae: number of latents.
         kind: ``standard`` (ReLU + L1), ``topk``, ``batchtopk`` or ``jumprelu``.
         k: active latents of each token (``topk``) or on average over the batch (``batchtopk``).
-        sparsity: weight of the L1 norm (``standard``) or of L0 (``jumprelu``) beside the squared error, which is
-            summed over dimensions: activations have a mean square of ``d_in`` then.
+        sparsity: weight of the L1 norm (``standard``) or of L0 (``jumprelu``) beside the squared error, which
+            is summed over dimensions: activations have a mean square of ``d_in`` then.
         steps, batch: steps of Adam, and tokens in each.
         lr: its learning rate after ``warm_up`` steps; it falls to zero over the last fifth.
         aux: weight of the auxiliary loss, in which dead latents rebuild the error (Gao et al. 2024: 1/32).
@@ -71,7 +71,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Trained:
-    """An SAE and how it came about: the fraction of variance unexplained and L0 of each batch, before its step."""
+    """An SAE and how it came about: the fraction of variance unexplained and L0 of each batch, before its
+    step."""
 
     sae: SAE
     fvu: Float[Tensor, "step"]
@@ -84,8 +85,8 @@ def train(x: Float[Tensor, "token d_in"], settings: Settings, *, model: str = ""
     """Train an SAE on activations.
 
     Args:
-        x: activations without massive ones (``harvest.collect``), in any floating dtype; gone through in random
-            order, again and again.
+        x: activations without massive ones (``harvest.collect``), in any floating dtype; gone through in
+            random order, again and again.
         settings: how.
         model, hook: where ``x`` comes from, for the SAE to remember.
 
@@ -97,7 +98,9 @@ def train(x: Float[Tensor, "token d_in"], settings: Settings, *, model: str = ""
     generator = torch.Generator().manual_seed(settings.seed)
     mean, scale = _moments(x, generator)
     weights = _Weights(x.shape[1], settings, generator)
-    optimiser = torch.optim.Adam(weights.parameters(), lr=settings.lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    optimiser = torch.optim.Adam(
+        weights.parameters(), lr=settings.lr, betas=(0.9, 0.999), eps=1e-8, fused=True
+    )
     rows = _order(len(x), settings.batch, generator)
     fvu, l0, start = torch.zeros(settings.steps), torch.zeros(settings.steps), time.perf_counter()
     for step in range(settings.steps):
@@ -167,19 +170,30 @@ class _Weights:
 
     def loss(self, batch: Float[Tensor, "batch d_in"]) -> tuple[Tensor, float, Tensor]:
         """Error [batch d_in], mean number of active latents, loss."""
-        of_kind = {"topk": self._topk, "batchtopk": self._batchtopk, "standard": self._relu, "jumprelu": self._jumprelu}
+        of_kind = {
+            "topk": self._topk,
+            "batchtopk": self._batchtopk,
+            "standard": self._relu,
+            "jumprelu": self._jumprelu,
+        }
         return of_kind[self.settings.kind](batch)
 
     def _topk(self, batch: Tensor) -> tuple[Tensor, float, Tensor]:
-        shift = self.b_enc - self.encoder @ self.b_dec  # as if the decoder's bias were subtracted from the batch
+        shift = (
+            self.b_enc - self.encoder @ self.b_dec
+        )  # as if the decoder's bias were subtracted from the batch
         with torch.no_grad():
             if self.pre is None or len(self.pre) != len(batch):
-                self.pre = torch.empty(len(batch), len(shift))  # kept: new memory of that size costs a tenth of a step
+                self.pre = torch.empty(
+                    len(batch), len(shift)
+                )  # kept: new memory of that size costs a tenth of a step
             pre = torch.addmm(shift, batch, self.encoder.T, out=self.pre)
         chosen = pre.topk(self.settings.k, dim=-1, sorted=False).indices
         latents = _Selected.apply(batch, self.encoder, shift, pre, chosen).relu()
         error = batch - self.b_dec - _sum_of_rows(chosen, latents, self.decoder)
-        active = torch.zeros_like(self.silent).index_add_(0, chosen.flatten(), (latents > 0).float().flatten())
+        active = torch.zeros_like(self.silent).index_add_(
+            0, chosen.flatten(), (latents > 0).float().flatten()
+        )
         self._watch(active, len(batch))
         loss = error.square().sum(dim=-1).mean() + self._auxiliary(batch, pre, shift, error.detach())
         return error, active.sum().item() / len(batch), loss
@@ -250,22 +264,29 @@ class _Weights:
         elif kind == "batchtopk":
             threshold = torch.full_like(self.b_enc, scale * self.cut)
         return SAE(
-            W_enc=self.encoder.detach().T.contiguous(), b_enc=scale * self.b_enc.detach(),
-            W_dec=self.decoder.detach().clone(), b_dec=mean + scale * self.b_dec.detach(),
+            W_enc=self.encoder.detach().T.contiguous(),
+            b_enc=scale * self.b_enc.detach(),
+            W_dec=self.decoder.detach().clone(),
+            b_dec=mean + scale * self.b_dec.detach(),
             architecture="jumprelu" if kind == "batchtopk" else kind,
-            k=self.settings.k if kind == "topk" else None, threshold=threshold, model=model, hook=hook,
-        )  # fmt: skip
+            k=self.settings.k if kind == "topk" else None,
+            threshold=threshold,
+            model=model,
+            hook=hook,
+        )
 
 
 def _sum_of_rows(
     chosen: Int[Tensor, "batch k"], weights: Float[Tensor, "batch k"], rows: Float[Tensor, "row width"]
 ) -> Float[Tensor, "batch width"]:
-    """For each token the sum of its chosen rows, weighted; far quicker than a product with a mostly empty matrix."""
+    """For each token the sum of its chosen rows, weighted; far quicker than a product with a mostly empty
+    matrix."""
     return F.embedding_bag(chosen, rows, per_sample_weights=weights, mode="sum")
 
 
 class _Selected(torch.autograd.Function):
-    """``pre.gather(1, chosen)`` for ``pre = batch @ rows.T + shift``, whose gradient reaches the chosen rows only."""
+    """``pre.gather(1, chosen)`` for ``pre = batch @ rows.T + shift``, whose gradient reaches the chosen rows
+    only."""
 
     @staticmethod
     def forward(ctx, batch, rows, shift, pre, chosen):

@@ -1,4 +1,5 @@
-"""Transcoders at hand for a model: those of ``data/`` where they exist, tiny ones trained at once where not."""
+"""Transcoders at hand for a model: those of ``data/`` where they exist, tiny ones trained at once where
+not."""
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -18,9 +19,9 @@ _QUICK = Settings(features=128, kind="plt", k=8, skip=True, steps=120, lr=3e-3)
 def load(model: TransformerBridge) -> Transcoders:
     """Transcoders for all MLPs of a model.
 
-    ``atlas`` and ``atlas-lookup`` have cross-layer ones, ``smollm2-135m`` has per-layer ones with a skip. For any
-    other model a few per-layer features with a skip are trained on 64 short contexts, in seconds for a small model:
-    enough for every cell of a notebook to run, and nothing to draw conclusions from.
+    ``atlas`` and ``atlas-lookup`` have cross-layer ones, ``smollm2-135m`` has per-layer ones with a skip. For
+    any other model a few per-layer features with a skip are trained on 64 short contexts, in seconds for a
+    small model: enough for every cell of a notebook to run, and nothing to draw conclusions from.
 
     Raises:
         ValueError: a file of ``data/`` that is missing or was changed (the message gives the command for it).

@@ -1,8 +1,8 @@
 """Toy models of superposition: sparse features squeezed through fewer dimensions, many models trained as one.
 
-The ReLU output model of Elhage et al. (2022), "Toy Models of Superposition": ``x' = ReLU(W^T W x + b)``, trained to
-give back features that are mostly zero. *Instances* are models of one shape that are trained side by side in
-batched tensors: other sparsities, other seeds. What their weights look like is in
+The ReLU output model of Elhage et al. (2022), "Toy Models of Superposition": ``x' = ReLU(W^T W x + b)``,
+trained to give back features that are mostly zero. *Instances* are models of one shape that are trained side
+by side in batched tensors: other sparsities, other seeds. What their weights look like is in
 :mod:`mi_utils.superposition_geometry`, figures in :mod:`mi_utils.superposition_view`.
 """
 
@@ -21,8 +21,8 @@ Batch = Callable[[], Float[Tensor, "batch instance n"]]
 class Training:
     """How to train: Adam, its rate falling to nothing along half a cosine.
 
-    ``batch`` examples are drawn anew at each step for each instance. ``frames`` is the number of moments kept for
-    an animation, start and end included (0: none).
+    ``batch`` examples are drawn anew at each step for each instance. ``frames`` is the number of moments kept
+    for an animation, start and end included (0: none).
     """
 
     steps: int = 2000
@@ -36,8 +36,9 @@ class Training:
 class Trained:
     """Trained instances.
 
-    ``W`` [instance, m, n] and ``b`` [instance, n] are the weights; ``history_W`` and ``history_b`` have a leading
-    axis of frames and ``steps`` says after which steps they were taken (all empty where no frames were asked for).
+    ``W`` [instance, m, n] and ``b`` [instance, n] are the weights; ``history_W`` and ``history_b`` have a
+    leading axis of frames and ``steps`` says after which steps they were taken (all empty where no frames
+    were asked for).
     """
 
     W: Float[Tensor, "instance m n"]
@@ -77,15 +78,18 @@ def paired_batch(
     together is possible only where a feature is present at most half of the time.
 
     Raises:
-        ValueError: a sparsity outside [0, 1), or below 1/2 for features that exclude each other; an odd ``n``.
+        ValueError: a sparsity outside [0, 1), or below 1/2 for features that exclude each other; an odd
+            ``n``.
     """
     sparsity = _sparsities(sparsity)
     _positive(batch=batch, n=n)
     if n % 2:
         raise ValueError(f"n is {n}; it should be even, for features in pairs")
     if not together and (sparsity < 0.5).any():
-        raise ValueError(f"sparsity is {sparsity.min().item():g} at least; it should be 0.5 or more for features that "
-                         "exclude each other")  # fmt: skip
+        raise ValueError(
+            f"sparsity is {sparsity.min().item():g} at least; it should be 0.5 or more for features that "
+            "exclude each other"
+        )
     lots = torch.rand(batch, len(sparsity), n // 2, generator=generator, device=generator.device)
     values = torch.rand(batch, len(sparsity), n, generator=generator, device=generator.device)
     present = (1 - sparsity)[:, None]
@@ -174,14 +178,18 @@ def train(
         batches: draws examples for a step where they are not independent features.
 
     Raises:
-        ValueError: a sparsity outside [0, 1), an importance that is not positive and finite or of another number.
+        ValueError: a sparsity outside [0, 1), an importance that is not positive and finite or of another
+            number.
     """
     sparsity = _sparsities(sparsity)
     if importance.shape[-1] != n or importance.shape[:-1] not in ((), (len(sparsity),)):
-        raise ValueError(f"importance has shape {tuple(importance.shape)}; it should be ({n},) or "
-                         f"({len(sparsity)}, {n})")  # fmt: skip
+        raise ValueError(
+            f"importance has shape {tuple(importance.shape)}; it should be ({n},) or ({len(sparsity)}, {n})"
+        )
     if not (torch.isfinite(importance) & (importance > 0)).all():
-        raise ValueError(f"importance goes down to {importance.min().item():g}; all should be positive and finite")
+        raise ValueError(
+            f"importance goes down to {importance.min().item():g}; all should be positive and finite"
+        )
     W, b = start(len(sparsity), m, n, 2 * settings.seed)
     generator = torch.Generator().manual_seed(2 * settings.seed + 1)
 
@@ -205,7 +213,8 @@ def descend(
         settings: ``steps``, ``rate`` and ``frames`` are used.
 
     Returns:
-        Steps after which frames were kept, and for each parameter its frames stacked (no list without frames).
+        Steps after which frames were kept, and for each parameter its frames stacked (no list without
+        frames).
 
     Raises:
         ValueError: no steps, or a loss that is no longer finite.
@@ -245,7 +254,9 @@ def _sparsities(sparsity: Tensor) -> Tensor:
     if not sparsity.numel():
         raise ValueError("sparsity is empty; it should hold at least one instance's")
     if not ((sparsity >= 0) & (sparsity < 1)).all():  # NaN is neither
-        raise ValueError(f"sparsity is {sparsity.tolist()}; each should be in [0, 1), the probability of a zero")
+        raise ValueError(
+            f"sparsity is {sparsity.tolist()}; each should be in [0, 1), the probability of a zero"
+        )
     return sparsity
 
 

@@ -1,7 +1,8 @@
-"""What the weights of toy models look like: losses that theory knows, dimensions per feature, crowded directions.
+"""What the weights of toy models look like: losses that theory knows, dimensions per feature, crowded
+directions.
 
-``W`` is [instance, m, n]; column ``i`` of an instance is the direction ``W_i`` in which it keeps feature ``i``.
-Sources: Elhage et al. (2022) for dimensions and dimensionality, Welch (1974) for the bound.
+``W`` is [instance, m, n]; column ``i`` of an instance is the direction ``W_i`` in which it keeps feature
+``i``. Sources: Elhage et al. (2022) for dimensions and dimensionality, Welch (1974) for the bound.
 """
 
 from collections.abc import Sequence
@@ -13,14 +14,22 @@ from torch import Tensor
 from mi_utils.superposition import Training, descend
 
 Number = float | int
-LINES = {"tetrahedron": 3 / 4, "triangle": 2 / 3, "digon": 1 / 2, "pentagon": 2 / 5, "square antiprism": 3 / 8}
+LINES = {
+    "tetrahedron": 3 / 4,
+    "triangle": 2 / 3,
+    "digon": 1 / 2,
+    "pentagon": 2 / 5,
+    "square antiprism": 3 / 8,
+}
 
 
-def candidate_losses(p: Float[Tensor, "*#grid"] | Number, importance: Float[Tensor, "*#grid"] | Number) -> Tensor:
+def candidate_losses(
+    p: Float[Tensor, "*#grid"] | Number, importance: Float[Tensor, "*#grid"] | Number
+) -> Tensor:
     """Expected losses of ``[1, 0]``, ``[0, 1]`` and ``[1, -1]`` for two features in one dimension.
 
-    The first two dedicate the dimension to one feature, and give the other its mean by a bias; the third keeps
-    both as an antipodal pair, without a bias.
+    The first two dedicate the dimension to one feature, and give the other its mean by a bias; the third
+    keeps both as an antipodal pair, without a bias.
 
     Args:
         p: probability that a feature is present, 1 - S.
@@ -31,13 +40,16 @@ def candidate_losses(p: Float[Tensor, "*#grid"] | Number, importance: Float[Tens
     """
     p, importance = (torch.as_tensor(value, dtype=torch.float32) for value in (p, importance))
     variance = feature_variance(p)
-    return torch.stack(torch.broadcast_tensors(importance * variance, variance, (1 + importance) * p**2 / 6), dim=-1)
+    return torch.stack(
+        torch.broadcast_tensors(importance * variance, variance, (1 + importance) * p**2 / 6), dim=-1
+    )
 
 
 def kinds(W: Float[Tensor, "instance 1 2"], both: Number = 0.5) -> Int[Tensor, "instance"]:
     """Which of the three candidates for two features in one dimension each instance is most like.
 
-    0: the dimension belongs to feature 1, 1: to feature 2, 2: an antipodal pair, of which the shorter has at least
+    0: the dimension belongs to feature 1, 1: to feature 2, 2: an antipodal pair, of which the shorter has at
+        least
     ``both`` of the length of the longer.
     """
     w = W[:, 0]
@@ -53,7 +65,8 @@ def feature_variance(p: Float[Tensor, "*grid"]) -> Float[Tensor, "*grid"]:
 def best_linear_loss(
     sparsity: Float[Tensor, "instance"], importance: Float[Tensor, "n"], m: int
 ) -> Float[Tensor, "instance"]:
-    """Loss of the best linear model with a bias: what importance-weighted PCA leaves out, for independent features.
+    """Loss of the best linear model with a bias: what importance-weighted PCA leaves out, for independent
+    features.
 
     Raises:
         ValueError: ``m`` outside 0 to n.
@@ -76,13 +89,15 @@ def overlaps(W: Float[Tensor, "instance m n"]) -> Float[Tensor, "instance n n"]:
 
 
 def dimensionality(W: Float[Tensor, "instance m n"]) -> Float[Tensor, "instance n"]:
-    """D_i = ||W_i||^2 / sum_j (What_i . W_j)^2, the share of a dimension that a feature has; 0 where ``W_i`` is 0."""
+    """D_i = ||W_i||^2 / sum_j (What_i . W_j)^2, the share of a dimension that a feature has; 0 where ``W_i``
+    is 0."""
     crowd = overlaps(W).pow(2).sum(dim=-1)
     return W.pow(2).sum(dim=-2) / crowd.where(crowd > 0, 1.0)
 
 
 def interference(W: Float[Tensor, "instance m n"]) -> Float[Tensor, "instance n"]:
-    """Sum over the *other* features of (What_i . W_j)^2: what they do to the place where a feature is read."""
+    """Sum over the *other* features of (What_i . W_j)^2: what they do to the place where a feature is
+    read."""
     return (overlaps(W).pow(2) * (1 - torch.eye(W.shape[-1], device=W.device))).sum(dim=-1)
 
 
@@ -91,8 +106,11 @@ def represented(W: Float[Tensor, "instance m n"], least: Number = 0.5) -> Bool[T
     return W.norm(dim=-2) >= least
 
 
-def matched_control(W: Float[Tensor, "instance m n"], generator: torch.Generator) -> Float[Tensor, "instance m n"]:
-    """The lengths of W's columns with directions at random: as many features, as strongly kept, without geometry."""
+def matched_control(
+    W: Float[Tensor, "instance m n"], generator: torch.Generator
+) -> Float[Tensor, "instance m n"]:
+    """The lengths of W's columns with directions at random: as many features, as strongly kept, without
+    geometry."""
     directions = torch.randn(W.shape, generator=generator, device=W.device, dtype=W.dtype)
     return directions / directions.norm(dim=-2, keepdim=True) * W.norm(dim=-2, keepdim=True)
 
@@ -106,7 +124,9 @@ def share_near(
         ValueError: no values or no lines.
     """
     if not len(values) or not len(lines):
-        raise ValueError(f"there are {len(values)} values and {len(lines)} lines; there should be one of each at least")
+        raise ValueError(
+            f"there are {len(values)} values and {len(lines)} lines; there should be one of each at least"
+        )
     gaps = (values[:, None] - torch.tensor(lines, dtype=values.dtype, device=values.device)).abs()
     return (gaps.amin(dim=1) <= within).float().mean().item()
 

@@ -1,13 +1,15 @@
 """Training transcoders: one loop for cross-layer and per-layer ones, with or without a skip.
 
-Two ways to make features sparse. *BatchTopK* (Bussmann et al. 2024) keeps the largest values of a batch and fixes the
-threshold that this amounts to at the end. *JumpReLU with a tanh penalty* is the loss of Ameisen et al. 2025,
+Two ways to make features sparse. *BatchTopK* (Bussmann et al. 2024) keeps the largest values of a batch and
+fixes the threshold that this amounts to at the end. *JumpReLU with a tanh penalty* is the loss of Ameisen et
+al. 2025,
 
     sum over l of |ŷ^l - y^l|²  +  λ · sum over features of tanh(c · |W_dec| · a),
 
-with the norm over all of a feature's decoders together, thresholds learned through a straight-through estimate, and a
-small penalty that pulls features which never fire back up. Inputs and outputs of each layer are centred and scaled to
-a mean square of 1 for training; the transcoders that come back read and write them as they are.
+with the norm over all of a feature's decoders together, thresholds learned through a straight-through
+estimate, and a small penalty that pulls features which never fire back up. Inputs and outputs of each layer
+are centred and scaled to a mean square of 1 for training; the transcoders that come back read and write them
+as they are.
 """
 
 import math
@@ -34,13 +36,13 @@ class Settings:
         features: in each layer.
         kind: ``clt`` or ``plt``.
         sparsity: ``batchtopk`` or ``jumprelu``.
-        k: mean number of active features of a token in a layer (``batchtopk``). A CLT shares ``k`` times the number
-            of layers among its layers as it likes; a PLT has a budget for each layer.
+        k: mean number of active features of a token in a layer (``batchtopk``). A CLT shares ``k`` times the
+            number of layers among its layers as it likes; a PLT has a budget for each layer.
         penalty: λ above, reached over the first half (``jumprelu``); ``c`` is its sharpness.
         skip: add a linear map, fitted by ridge regression before the features see anything.
         steps: of Adam; ``lr`` its rate after ``warm_up`` steps, falling to zero over the last two fifths.
-        rank_by: what BatchTopK ranks: how much a feature writes (its value times the length of its decoders), or its
-            ``value`` alone, which favours features with short decoders.
+        rank_by: what BatchTopK ranks: how much a feature writes (its value times the length of its decoders),
+            or its ``value`` alone, which favours features with short decoders.
         anneal: BatchTopK begins with this many times ``k`` and comes down over the first quarter.
         init: encoders that begin as inputs from the data, or as random directions.
         resample: give features that no longer fire the inputs with the largest errors, in the first half.
@@ -85,9 +87,13 @@ class Settings:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it should be above 0")
         if self.k > self.features:
-            raise ValueError(f"k is {self.k}; with {self.features} features in a layer it should be at most that")
+            raise ValueError(
+                f"k is {self.k}; with {self.features} features in a layer it should be at most that"
+            )
         if not (self.anneal >= 1 and self.penalty >= 0):
-            raise ValueError(f"anneal is {self.anneal}, penalty {self.penalty}; they should be at least 1 and 0")
+            raise ValueError(
+                f"anneal is {self.anneal}, penalty {self.penalty}; they should be at least 1 and 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,8 @@ class Trainer:
     ) -> None:
         if x.shape != y.shape or x.shape[1] < 2:
             raise ValueError(
-                f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}; they should agree, with 2 tokens or more"
+                f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}; they should agree, with 2 "
+                "tokens or more"
             )
         if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
             raise ValueError("x or y holds values that are not finite (NaN or infinity)")
@@ -204,7 +211,9 @@ class Trainer:
         squared = torch.stack([error.square().sum(dim=-1).mean() for error in errors]) / self.d_model
         loss = squared.sum() + (thin if thin is not None else 0)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is not finite at step {self._done}; try a smaller lr than {s.lr}")
+            raise FloatingPointError(
+                f"the loss is not finite at step {self._done}; try a smaller lr than {s.lr}"
+            )
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
@@ -218,7 +227,10 @@ class Trainer:
 
     def _features(self, x: Tensor, progress: float) -> tuple[list[Tensor], Tensor | None]:
         """Features of every layer, and the penalty on them where sparsity is paid for."""
-        pre = [_product(x[i], self.W_enc[i], self.settings.precision) + self.b_enc[i] for i in range(self.n_layers)]
+        pre = [
+            _product(x[i], self.W_enc[i], self.settings.precision) + self.b_enc[i]
+            for i in range(self.n_layers)
+        ]
         if self.settings.sparsity == "jumprelu":
             return self._jump(pre, progress)
         lengths = [self._ranking(layer) for layer in range(self.n_layers)]
@@ -357,9 +369,15 @@ class Trainer:
             for source in range(n)
         )
         return Transcoders(
-            W_enc, b_enc, threshold.clone(), tuple(w.clone() for w in W_dec), b_dec, W_skip,
-            self.settings.kind, self.model,
-        )  # fmt: skip
+            W_enc,
+            b_enc,
+            threshold.clone(),
+            tuple(w.clone() for w in W_dec),
+            b_dec,
+            W_skip,
+            self.settings.kind,
+            self.model,
+        )
 
 
 @dataclass(frozen=True)

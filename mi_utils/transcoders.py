@@ -1,9 +1,9 @@
 """Transcoders: sparse features that read what an MLP reads and write what it writes.
 
 A *per-layer transcoder* (PLT; Dunefsky et al. 2024, arXiv 2406.11944) stands in for one MLP. A *cross-layer
-transcoder* (CLT; Ameisen et al. 2025) reads at one layer and writes to the MLP outputs of that layer and all later
-ones, so that a feature which many MLPs pass on need not be there many times. With a *skip* (Paulo et al. 2025) a
-linear map of the MLP's input is added, and the features have only the rest to explain.
+transcoder* (CLT; Ameisen et al. 2025) reads at one layer and writes to the MLP outputs of that layer and all
+later ones, so that a feature which many MLPs pass on need not be there many times. With a *skip* (Paulo et
+al. 2025) a linear map of the MLP's input is added, and the features have only the rest to explain.
 
     a^l = JumpReLU(x^l @ W_enc^l + b_enc^l)
     y^l ≈ sum over l' <= l of a^l' @ W_dec^(l'->l) + b_dec^l (+ x^l @ W_skip^l)
@@ -32,9 +32,9 @@ _FORMAT = "mi_utils transcoders 1"
 class Transcoders:
     """Transcoders for every MLP of a model.
 
-    ``W_dec[l]`` holds what the features of layer ``l`` write, one block for each layer they write to: ``l`` alone
-    (``kind`` is ``plt``) or ``l`` to the last (``clt``). A feature is active where its pre-activation is above its
-    ``threshold``. ``model`` is the name of the model they were trained on.
+    ``W_dec[l]`` holds what the features of layer ``l`` write, one block for each layer they write to: ``l``
+    alone (``kind`` is ``plt``) or ``l`` to the last (``clt``). A feature is active where its pre-activation
+    is above its ``threshold``. ``model`` is the name of the model they were trained on.
 
     Raises:
         ValueError: shapes that don't fit together, negative thresholds, or weights that are not finite.
@@ -64,7 +64,9 @@ class Transcoders:
             if value is None:
                 continue
             if name in wanted and tuple(value.shape) != wanted[name]:
-                raise ValueError(f"{name} has shape {tuple(value.shape)}; beside W_enc it should be {wanted[name]}")
+                raise ValueError(
+                    f"{name} has shape {tuple(value.shape)}; beside W_enc it should be {wanted[name]}"
+                )
             if not torch.isfinite(value).all():
                 raise ValueError(f"{name} holds values that are not finite (NaN or infinity)")
         if (self.threshold < 0).any():
@@ -109,14 +111,19 @@ class Transcoders:
         """
         self.check_feature(source, 0)
         if target not in self.targets(source):
-            raise ValueError(f"target is {target}; features of layer {source} write to {list(self.targets(source))}")
+            raise ValueError(
+                f"target is {target}; features of layer {source} write to {list(self.targets(source))}"
+            )
         return self.W_dec[source][target - source]
 
     def decoder_norms(self) -> Float[Tensor, "layer feature"]:
-        """Length of each feature's decoders taken together: the size of what it writes when its value is 1."""
+        """Length of each feature's decoders taken together: the size of what it writes when its value is
+        1."""
         return torch.stack([decoder.square().sum(dim=(0, 2)).sqrt() for decoder in self.W_dec])
 
-    def pre_activations(self, x: Float[Tensor, "*batch d_model"], layer: int) -> Float[Tensor, "*batch feature"]:
+    def pre_activations(
+        self, x: Float[Tensor, "*batch d_model"], layer: int
+    ) -> Float[Tensor, "*batch feature"]:
         """Encoders of one layer, before the threshold."""
         return x @ self.W_enc[layer] + self.b_enc[layer]
 
@@ -148,7 +155,9 @@ class Transcoders:
             ValueError: too few layers of features, or ``x`` missing.
         """
         if len(features) <= layer:
-            raise ValueError(f"features holds {len(features)} layers; for layer {layer} it should hold {layer + 1}")
+            raise ValueError(
+                f"features holds {len(features)} layers; for layer {layer} it should hold {layer + 1}"
+            )
         total = self.b_dec[layer]
         for source in range(0 if self.kind == "clt" else layer, layer + 1):
             total = total + features[source] @ self.W_dec[source][layer - source]
@@ -163,13 +172,17 @@ class Transcoders:
         if isinstance(layer, bool) or not 0 <= layer < self.n_layers:
             raise ValueError(f"layer is {layer}; these transcoders have layers 0 to {self.n_layers - 1}")
         if isinstance(index, bool) or not 0 <= index < self.n_features:
-            raise ValueError(f"feature is {index}; these transcoders have features 0 to {self.n_features - 1} a layer")
+            raise ValueError(
+                f"feature is {index}; these transcoders have features 0 to {self.n_features - 1} a layer"
+            )
 
 
 def mlp_names(model: TransformerBridge) -> list[str]:
     """Hook points of what each MLP reads, after its norm, and then of what each writes."""
     layers = range(model.cfg.n_layers)
-    return [f"blocks.{layer}.mlp.hook_in" for layer in layers] + [f"blocks.{layer}.hook_mlp_out" for layer in layers]
+    return [f"blocks.{layer}.mlp.hook_in" for layer in layers] + [
+        f"blocks.{layer}.hook_mlp_out" for layer in layers
+    ]
 
 
 def check_fits(model: TransformerBridge, transcoders: Transcoders) -> None:
@@ -187,9 +200,15 @@ def skip_alone(transcoders: Transcoders) -> Transcoders:
     """The same with every feature switched off: what the skip and the biases do by themselves."""
     never = torch.full_like(transcoders.threshold, torch.finfo(torch.float32).max)
     return Transcoders(
-        transcoders.W_enc, transcoders.b_enc, never, transcoders.W_dec, transcoders.b_dec,
-        transcoders.W_skip, transcoders.kind, transcoders.model,
-    )  # fmt: skip
+        transcoders.W_enc,
+        transcoders.b_enc,
+        never,
+        transcoders.W_dec,
+        transcoders.b_dec,
+        transcoders.W_skip,
+        transcoders.kind,
+        transcoders.model,
+    )
 
 
 # ------------------------------------------------------------------ how well they do
@@ -199,8 +218,8 @@ def skip_alone(transcoders: Transcoders) -> Transcoders:
 class Fit:
     """How transcoders do on inputs and outputs of the model's own MLPs.
 
-    ``nmse`` [layer] is |y - ŷ|² over |y - mean|², each summed over tokens; ``l0`` [layer] the mean number of active
-    features of a token; ``density`` [layer, feature] the share of tokens on which each is active.
+    ``nmse`` [layer] is |y - ŷ|² over |y - mean|², each summed over tokens; ``l0`` [layer] the mean number of
+    active features of a token; ``density`` [layer, feature] the share of tokens on which each is active.
     """
 
     nmse: Float[Tensor, "layer"]
@@ -220,12 +239,13 @@ def evaluate(
     """Reconstruction and sparsity on what the model's own MLPs read (``x``) and write (``y``).
 
     Raises:
-        ValueError: ``x`` and ``y`` of other shapes than the transcoders want, fewer than two tokens, or a layer whose
-            outputs are all the same.
+        ValueError: ``x`` and ``y`` of other shapes than the transcoders want, fewer than two tokens, or a
+            layer whose outputs are all the same.
     """
     if x.shape != y.shape or len(x) != transcoders.n_layers or x.shape[1] < 2:
         raise ValueError(
-            f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}; both should be [{transcoders.n_layers}, at "
+            f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}; both should be "
+            f"[{transcoders.n_layers}, at "
             f"least 2 tokens, {transcoders.d_model}]"
         )
     features, nmse = [], []
@@ -235,7 +255,9 @@ def evaluate(
         error = wanted - transcoders.output(features, layer, inputs)
         total = (wanted - wanted.mean(dim=0)).square().sum()
         if total == 0:
-            raise ValueError(f"y is the same for all tokens in layer {layer}; there is no variance to explain")
+            raise ValueError(
+                f"y is the same for all tokens in layer {layer}; there is no variance to explain"
+            )
         nmse.append(error.square().sum() / total)
     density = torch.stack([(a > 0).float().mean(dim=0) for a in features])
     return Fit(torch.stack(nmse), density.sum(dim=1), density)
@@ -258,7 +280,9 @@ def save(transcoders: Transcoders, file: str | Path, *, bits: Literal[8, 16] = 1
     if bits not in (8, 16):
         raise ValueError(f"bits is {bits}; it should be 8 or 16")
     tensors = {name: getattr(transcoders, name).half() for name in ("b_enc", "threshold", "b_dec")}
-    matrices = {"W_enc": (transcoders.W_enc, -2)} | {f"W_dec.{i}": (w, -1) for i, w in enumerate(transcoders.W_dec)}
+    matrices = {"W_enc": (transcoders.W_enc, -2)} | {
+        f"W_dec.{i}": (w, -1) for i, w in enumerate(transcoders.W_dec)
+    }
     if transcoders.W_skip is not None:
         matrices["W_skip"] = (transcoders.W_skip, -2)
     for name, (matrix, summed) in matrices.items():
@@ -270,7 +294,9 @@ def save(transcoders: Transcoders, file: str | Path, *, bits: Literal[8, 16] = 1
             tensors[f"{name}.scale"] = scale.half()
     for name, stored in tensors.items():
         if stored.is_floating_point() and not torch.isfinite(stored).all():
-            raise ValueError(f"{name} holds values above 65,504, which fp16 can't hold; they should be smaller")
+            raise ValueError(
+                f"{name} holds values above 65,504, which fp16 can't hold; they should be smaller"
+            )
     about = {"format": _FORMAT, "kind": transcoders.kind, "model": transcoders.model}
     file = Path(file)
     staged = file.with_suffix(".new")
@@ -300,7 +326,9 @@ def load(file: str | Path) -> Transcoders:
     try:
         return Transcoders(
             W_dec=tuple(tensors.pop(f"W_dec.{layer}") for layer in range(len(tensors["W_enc"]))),
-            kind=about["kind"], model=about["model"], **tensors,
-        )  # fmt: skip
+            kind=about["kind"],
+            model=about["model"],
+            **tensors,
+        )
     except (KeyError, TypeError):
         raise ValueError(f"file is {str(file)!r}, whose transcoders lack a part") from None

@@ -1,4 +1,5 @@
-"""The slow way to attribute: the local replacement model in the model's own code, with a hook for all that is frozen.
+"""The slow way to attribute: the local replacement model in the model's own code, with a hook for all that is
+frozen.
 
 Edges come from autograd through it, so nothing of ``mi_utils.local_model`` or ``attribution`` is used here.
 """
@@ -22,7 +23,8 @@ LAYERS, FEATURES = 3, 9
 
 
 def load(kind: str, folder: Path) -> TransformerBridge:
-    """Three layers: Llama (grouped queries, rotary), GPT-2 (LayerNorm, biases) or NeoX (parallel, partial rotary)."""
+    """Three layers: Llama (grouped queries, rotary), GPT-2 (LayerNorm, biases) or NeoX (parallel, partial
+    rotary)."""
     small = {"llama": tiny_models.llama, "gpt2": tiny_models.gpt2, "neox": patching_reference.neox}[kind]()
     small.config.num_hidden_layers = LAYERS
     small.config.attention_bias = True  # queries, keys and values of Llama have biases too, as in Qwen2
@@ -38,7 +40,9 @@ def prompt(model: TransformerBridge, length: int = 6, seed: int = 0) -> Int[Tens
     return tokens
 
 
-def transcoders(model: TransformerBridge, kind: str = "clt", skip: bool = False, seed: int = 0) -> Transcoders:
+def transcoders(
+    model: TransformerBridge, kind: str = "clt", skip: bool = False, seed: int = 0
+) -> Transcoders:
     """Random ones, of which some four in ten features are active on any text."""
     generator = torch.Generator().manual_seed(seed)
     n, d, f = model.cfg.n_layers, model.cfg.d_model, FEATURES
@@ -79,7 +83,9 @@ class Frozen:
     def _pre(self, layer: int, read: Tensor) -> Tensor:
         return read @ self.made.W_enc[layer] + self.made.b_enc[layer]
 
-    def _written(self, layer: int, features: list[Tensor] | Tensor, read: Tensor, *, skip: bool = True) -> Tensor:
+    def _written(
+        self, layer: int, features: list[Tensor] | Tensor, read: Tensor, *, skip: bool = True
+    ) -> Tensor:
         """What stands in for an MLP; nothing at the first position."""
         total = self.made.b_dec[layer] + torch.zeros_like(read)
         for source in range(layer + 1):
@@ -137,19 +143,25 @@ class Frozen:
         return torch.stack(pre), logits
 
     def rows(self, logits: Int[Tensor, "logit"], *, skip: bool = True) -> tuple[Tensor, Tensor]:
-        """Edges into every active feature and into logits (less the mean logit) by autograd, and the targets' values.
+        """Edges into every active feature and into logits (less the mean logit) by autograd, and the targets'
+        values.
 
-        Columns: active features, errors (layer, then position), tokens. The features of one target are constants to
+        Columns: active features, errors (layer, then position), tokens. The features of one target are
+            constants to
         all others, so what autograd finds is direct.
         """
         leaves = [value.clone().requires_grad_() for value in (self.features, self.errors, self.embedded)]
         with torch.enable_grad():
-            pre, out = self.run(lambda layer, _: leaves[0][layer], errors=leaves[1], embedded=leaves[2], skip=skip)
+            pre, out = self.run(
+                lambda layer, _: leaves[0][layer], errors=leaves[1], embedded=leaves[2], skip=skip
+            )
             active = self.features > 0
             targets = torch.cat([pre[active], out[logits] - out.mean()])
             rows = []
             for target in targets:
                 slopes = torch.autograd.grad(target, leaves, retain_graph=True, allow_unused=True)
-                parts = [torch.zeros_like(v) if g is None else g * v for g, v in zip(slopes, leaves, strict=True)]
+                parts = [
+                    torch.zeros_like(v) if g is None else g * v for g, v in zip(slopes, leaves, strict=True)
+                ]
                 rows.append(torch.cat([parts[0][active], parts[1].sum(-1).flatten(), parts[2].sum(-1)]))
         return torch.stack(rows).detach(), targets.detach()

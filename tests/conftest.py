@@ -57,7 +57,8 @@ def gpt2_model(tiny_gpt2: Path) -> TransformerBridge:
 
 @pytest.fixture(scope="session")
 def real_model() -> TransformerBridge:
-    """The default model, from the cache: ``make test`` fetches it first, so that a missing one is a failure."""
+    """The default model, from the cache: ``make test`` fetches it first, so that a missing one is a
+    failure."""
     from mi_utils.models import load_model
 
     return load_model("smollm2-135m")

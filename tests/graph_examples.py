@@ -1,4 +1,5 @@
-"""Graphs that the tests of graph files and of the graph browser share: one by hand, and random ones of any size."""
+"""Graphs that the tests of graph files and of the graph browser share: one by hand, and random ones of any
+size."""
 
 import random
 
@@ -10,7 +11,8 @@ from mi_utils.graph_influence import Pruned
 
 HOSTILE = "</script><script>window.taken=1</script><img src=x onerror=\"window.taken=1;alert('taken')\">"
 
-# Two layers, three tokens, three features, two logits. Nodes: 0-2 features, 3-8 errors, 9-11 tokens, 12-13 logits.
+# Two layers, three tokens, three features, two logits. Nodes: 0-2 features, 3-8 errors, 9-11 tokens, 12-13
+# logits.
 PROMPT = ("<|endoftext|>", " Dallas", " is")
 EDGES = {(0, 10): 1.5, (1, 0): -0.25, (1, 9): 0.125, (2, 0): 0.5, (12, 1): 2.0, (12, 5): -0.75, (13, 2): 1.0}
 DROPPED = (3, 4, 6, 7, 8)  # of the errors, only that of layer 0 at position 2 is kept
@@ -42,7 +44,13 @@ def pruned(**changes):
         left_out=torch.zeros(14),
     )
     cumulative = torch.linspace(0.25, 0.75, 14)
-    whole = {"graph": graph, "nodes": nodes, "edges": edges, "influence": cumulative.flip(0), "cumulative": cumulative}
+    whole = {
+        "graph": graph,
+        "nodes": nodes,
+        "edges": edges,
+        "influence": cumulative.flip(0),
+        "cumulative": cumulative,
+    }
     return Pruned(**whole | changes)
 
 
@@ -50,7 +58,9 @@ LABELS = {(0, 7): "the state of Dallas", (1, 40): "say a capital"}
 
 
 def small(**labels) -> GraphFile:
-    return graph_io.from_graph(pruned(), slug="dallas", labels=LABELS, logit_tokens=[" Austin", " Dallas"], **labels)
+    return graph_io.from_graph(
+        pruned(), slug="dallas", labels=LABELS, logit_tokens=[" Austin", " Dallas"], **labels
+    )
 
 
 def by_hand(label: str = "the state of Dallas", token: str = " Dallas", **state) -> GraphFile:
@@ -71,14 +81,29 @@ def by_hand(label: str = "the state of Dallas", token: str = " Dallas", **state)
     names = dict(zip([0, 1, 2, 5, 9, 10, 11, 12, 13], [one.node_id for one in nodes], strict=True))
     links = tuple(Link(names[source], names[target], weight) for (target, source), weight in EDGES.items())
     words = ["<s>", token, " is"]
-    metadata = {"slug": "dallas", "scan": "tiny", "prompt_tokens": words, "prompt": "".join(words), "schema_version": 1}
+    metadata = {
+        "slug": "dallas",
+        "scan": "tiny",
+        "prompt_tokens": words,
+        "prompt": "".join(words),
+        "schema_version": 1,
+    }
     return GraphFile(metadata, state, tuple(nodes), links)
 
 
-def large(n_nodes: int, *, n_tokens: int = 10, n_layers: int = 8, n_links: int | None = None, label=None) -> GraphFile:
-    """A random graph whose links go from earlier layers and positions to later ones; ``n_nodes`` counts all kinds."""
+def large(
+    n_nodes: int, *, n_tokens: int = 10, n_layers: int = 8, n_links: int | None = None, label=None
+) -> GraphFile:
+    """A random graph whose links go from earlier layers and positions to later ones; ``n_nodes`` counts all
+    kinds."""
     draw = random.Random(n_nodes)
-    rest = {"token_prob": 0.0, "is_target_logit": False, "run_idx": 0, "reverse_ctx_idx": 0, "activation": None}
+    rest = {
+        "token_prob": 0.0,
+        "is_target_logit": False,
+        "run_idx": 0,
+        "reverse_ctx_idx": 0,
+        "activation": None,
+    }
     words = ["<|endoftext|>", *(f" word{i}" for i in range(1, n_tokens))]
     nodes = [
         Node(f"E_{i}_{i}", i, "E", i, EMBEDDING, f"E_{i}-{i}", words[i], rest | {"influence": 0.3})
@@ -87,7 +112,9 @@ def large(n_nodes: int, *, n_tokens: int = 10, n_layers: int = 8, n_links: int |
     for i, probability in enumerate((0.6, 0.2, 0.1)):
         more = rest | {"influence": None, "token_prob": probability, "is_target_logit": i == 0}
         name, top = f'Output " answer{i}" (p={probability:.3f})', str(n_layers + 1)
-        nodes.append(Node(f"{top}_{900 + i}_{n_tokens - 1}", 900 + i, top, n_tokens - 1, LOGIT, f"L_{i}", name, more))
+        nodes.append(
+            Node(f"{top}_{900 + i}_{n_tokens - 1}", 900 + i, top, n_tokens - 1, LOGIT, f"L_{i}", name, more)
+        )
     used = set()
     while len(nodes) < n_nodes:
         layer, pos = draw.randrange(n_layers), n_tokens - 1 - int(draw.triangular(0, n_tokens - 1, 0))
@@ -104,9 +131,13 @@ def large(n_nodes: int, *, n_tokens: int = 10, n_layers: int = 8, n_links: int |
             more = rest | {"influence": influence, "activation": draw.expovariate(0.5)}
             nodes.append(graph_io.feature_node(layer, pos, index, text, more))
     metadata = {
-        "slug": f"random-{n_nodes}", "scan": "tiny", "transcoder_list": [], "prompt_tokens": words,
-        "prompt": "".join(words), "schema_version": 1,
-    }  # fmt: skip
+        "slug": f"random-{n_nodes}",
+        "scan": "tiny",
+        "transcoder_list": [],
+        "prompt_tokens": words,
+        "prompt": "".join(words),
+        "schema_version": 1,
+    }
     return GraphFile(metadata, {}, tuple(nodes), tuple(_links(nodes, n_links or 6 * n_nodes, draw)))
 
 

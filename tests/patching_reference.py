@@ -1,4 +1,5 @@
-"""The slow way to patch, which the engine is measured against: one forward pass with hooks for each set of patches."""
+"""The slow way to patch, which the engine is measured against: one forward pass with hooks for each set of
+patches."""
 
 from pathlib import Path
 
@@ -13,16 +14,37 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from mi_utils import hooks, models
 from mi_utils.patching_engine import HEAD_AXIS, POSITION_AXIS, Metric, Patch
 
-SITES = ("resid_pre", "attn_out", "resid_mid", "mlp_pre", "mlp_post", "mlp_out", "resid_post", "q", "k", "v", "z",
-         "pattern", "scores")  # fmt: skip
+SITES = (
+    "resid_pre",
+    "attn_out",
+    "resid_mid",
+    "mlp_pre",
+    "mlp_post",
+    "mlp_out",
+    "resid_post",
+    "q",
+    "k",
+    "v",
+    "z",
+    "pattern",
+    "scores",
+)
 MISSING = {
-    "native": ("resid_mid", "mlp_pre", "mlp_post", "mlp_out", "pattern", "scores"),  # attention alone, of its own way
+    "native": (
+        "resid_mid",
+        "mlp_pre",
+        "mlp_post",
+        "mlp_out",
+        "pattern",
+        "scores",
+    ),  # attention alone, of its own way
     "neox": ("resid_mid",),  # attention and MLP side by side
 }
 
 
 def load(kind: str, folder: Path) -> TransformerBridge:
-    """Llama with grouped queries, GPT-2, NeoX with parallel blocks, or three layers of attention without a cache."""
+    """Llama with grouped queries, GPT-2, NeoX with parallel blocks, or three layers of attention without a
+    cache."""
     if kind == "native":
         return circuit_models.native("attention only", normalization_type="LN")
     made = {"llama": tiny_models.llama, "gpt2": tiny_models.gpt2, "neox": neox}[kind]()
@@ -31,14 +53,23 @@ def load(kind: str, folder: Path) -> TransformerBridge:
 
 def neox() -> GPTNeoXForCausalLM:
     """Two layers whose attention and MLP read the same stream; rotary positions on a quarter of each head."""
-    sizes = {"vocab_size": tiny_models.bpe().get_vocab_size(), "hidden_size": 32, "intermediate_size": 48,
-             "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}  # fmt: skip
-    config = GPTNeoXConfig(**sizes, use_parallel_residual=True, bos_token_id=0, eos_token_id=0, initializer_range=0.2)
+    sizes = {
+        "vocab_size": tiny_models.bpe().get_vocab_size(),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+    }
+    config = GPTNeoXConfig(
+        **sizes, use_parallel_residual=True, bos_token_id=0, eos_token_id=0, initializer_range=0.2
+    )
     return tiny_models._random(GPTNeoXForCausalLM, config, 0)
 
 
 def pairs(model: TransformerBridge, *, count: int = 3, length: int = 9) -> tuple[Tensor, Tensor]:
-    """Random prompts and their partners: prompt i differs at position 3 + i, and the first at position 7 too."""
+    """Random prompts and their partners: prompt i differs at position 3 + i, and the first at position 7
+    too."""
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(2, model.cfg.d_vocab, (count, length), generator=generator)
     other = tokens.clone()
@@ -49,7 +80,9 @@ def pairs(model: TransformerBridge, *, count: int = 3, length: int = 9) -> tuple
 
 
 @torch.no_grad()
-def patched_logits(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], patches: list[Patch]) -> Tensor:
+def patched_logits(
+    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], patches: list[Patch]
+) -> Tensor:
     """Logits at the last position of a whole run with a hook for each patch."""
 
     def hook(patch: Patch):

@@ -8,7 +8,8 @@ _BREAK = re.compile(r"[.!?] +[A-Z]")
 
 
 def assert_one_sentence(error: BaseException, *names: str, allowed: Path | None = None) -> str:
-    """One line, one sentence, no traceback, no path but those below ``allowed``; it holds each of ``names``."""
+    """One line, one sentence, no traceback, no path but those below ``allowed``; it holds each of
+    ``names``."""
     text = str(error)
     assert text and "\n" not in text, text
     assert "Traceback" not in text and 'File "' not in text, text

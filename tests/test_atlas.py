@@ -1,4 +1,5 @@
-"""The world of atlas: its facts, its prompts and what is held out; and the two models as their card describes them."""
+"""The world of atlas: its facts, its prompts and what is held out; and the two models as their card describes
+them."""
 
 import json
 import random
@@ -34,18 +35,30 @@ def card() -> dict:
     return json.loads(data_files.path("atlas_card.json").read_text())
 
 
-# ---------------------------------------------------------------------------------------------------------- the world
+# ----------------------------------------------------------------------------------------------------------
+# the world
 
 
 def test_states_and_cities():
     assert len(W.states) == 50 and len(W.cities) == 400
     assert set(Counter(W.cities.values()).values()) == {8}
     assert all(len(W.cities_of(state)) == 8 for state in W.states)
-    named = [*W.states, *W.cities, *(facts["capital"] for facts in W.facts.values()), *W.names, *W.places, *W.objects]
+    named = [
+        *W.states,
+        *W.cities,
+        *(facts["capital"] for facts in W.facts.values()),
+        *W.names,
+        *W.places,
+        *W.objects,
+    ]
     assert len(named) == len(set(named))
     assert W.cities["Dallas"] == "Texas" and W.facts["Texas"] == {
-        "capital": "Austin", "code": "TX", "nickname": "Lone_Star_State", "bird": "Mockingbird", "region": "South"
-    }  # fmt: skip
+        "capital": "Austin",
+        "code": "TX",
+        "nickname": "Lone_Star_State",
+        "bird": "Mockingbird",
+        "region": "South",
+    }
 
 
 def test_one_answer_to_a_question():
@@ -76,14 +89,20 @@ def test_held_out_cities():
     assert all(len(set(W.cities_of(state)) - set(W.held_out_cities)) >= 4 for state in W.states)
 
 
-# --------------------------------------------------------------------------------------------------------- the prompts
+# ---------------------------------------------------------------------------------------------------------
+# the prompts
 
 
 def test_dallas():
     prompt = two_hop("Dallas", "capital")
     assert (prompt.text, prompt.answer) == ("the capital of the state containing Dallas is", "Austin")
     assert (prompt.task, prompt.split) == ("two-hop", "held-out city")
-    assert prompt.latents == {"city": "Dallas", "state": "Texas", "relation": "capital", "language": "english"}
+    assert prompt.latents == {
+        "city": "Dallas",
+        "state": "Texas",
+        "relation": "capital",
+        "language": "english",
+    }
     french = two_hop("Dallas", "region", "french")
     assert (french.text, french.answer) == ("la zone de le etat contenant Dallas est", "Sud")
     assert two_hop("Billings", "bird").split == "unseen state"
@@ -92,7 +111,9 @@ def test_dallas():
 @pytest.mark.parametrize("task", FACTS)
 def test_french_says_the_same_word_for_word(task: str):
     every = {
-        language: [p for split in splits_of(task, language) for p in atlas.prompts(task, split, language=language)]
+        language: [
+            p for split in splits_of(task, language) for p in atlas.prompts(task, split, language=language)
+        ]
         for language in ("english", "french")
     }
     key = lambda prompt: tuple(prompt.latents.get(name) for name in ("city", "state", "relation"))  # noqa: E731
@@ -131,7 +152,10 @@ def test_facts_follow_from_the_world():
             assert prompt.latents["language"] == language and (prompt.task, prompt.split) == (task, split)
             assert ("city" in prompt.latents) == (task != "state")
             if task != "state":
-                assert W.cities[prompt.latents["city"]] == state and prompt.latents["city"] in prompt.text.split()
+                assert (
+                    W.cities[prompt.latents["city"]] == state
+                    and prompt.latents["city"] in prompt.text.split()
+                )
             expected = state if task == "city" else W.answer(state, prompt.latents["relation"], language)
             assert prompt.answer == expected
             assert prompt.answer not in prompt.text.split()
@@ -148,12 +172,21 @@ def test_what_is_held_out_in_french_is_trained_in_english():
 def test_sums():
     digits = addition(36, 59)
     assert [(p.text, p.answer) for p in digits] == [
-        ("3 6 + 5 9 =", "0"), ("3 6 + 5 9 = 0", "9"), ("3 6 + 5 9 = 0 9", "5")
-    ]  # fmt: skip
+        ("3 6 + 5 9 =", "0"),
+        ("3 6 + 5 9 = 0", "9"),
+        ("3 6 + 5 9 = 0 9", "5"),
+    ]
     assert {p.split for p in digits} == {"test"}
     assert digits[1].latents == {
-        "a": 36, "b": 59, "sum": 95, "hundreds": 0, "tens": 9, "ones": 5, "carry_ones": True, "digit": "tens"
-    }  # fmt: skip
+        "a": 36,
+        "b": 59,
+        "sum": 95,
+        "hundreds": 0,
+        "tens": 9,
+        "ones": 5,
+        "carry_ones": True,
+        "digit": "tens",
+    }
     assert [addition(35, b)[0].latents["carry_ones"] for b in (4, 5)] == [False, True]
     assert addition(99, 99)[0].answer == "1"
     train, test = atlas.prompts("addition", "train"), atlas.prompts("addition", "test")
@@ -161,7 +194,10 @@ def test_sums():
     assert len({(p.latents["a"], p.latents["b"]) for p in train + test}) == 10_000
     assert not {p.text for p in train if p.latents["digit"] == "hundreds"} & {p.text for p in test}
     for p in test[:300]:
-        assert int(p.answer) == p.latents["sum"] // {"hundreds": 100, "tens": 10, "ones": 1}[p.latents["digit"]] % 10
+        assert (
+            int(p.answer)
+            == p.latents["sum"] // {"hundreds": 100, "tens": 10, "ones": 1}[p.latents["digit"]] % 10
+        )
         assert p.latents["sum"] == p.latents["a"] + p.latents["b"]
 
 
@@ -206,28 +242,32 @@ def test_the_random_state_of_the_caller_is_left_alone(unchecked: None):  # beart
     assert random.getstate() == before
 
 
-@pytest.mark.parametrize(("call", "said"), [
-    (lambda: atlas.prompts("adition", "test"), ("task", "'adition'", "addition")),
-    (lambda: atlas.prompts("two-hop", "test"), ("split", "'test'", "held-out city")),
-    (lambda: atlas.prompts("two-hop", "held-out language"), ("split", "english")),
-    (lambda: atlas.prompts("two-hop", "train", language="frnch"), ("language", "'frnch'", "'french'")),
-    (lambda: atlas.prompts("ioi", "test", language="french"), ("language", "'ioi'", "english")),
-    (lambda: atlas.prompts("city", "train", count=401), ("count is 401", "400")),
-    (lambda: atlas.prompts("ioi", "test", count=0), ("count is 0", "at least 1")),
-    (lambda: two_hop("Dalas", "capital"), ("city", "'Dalas'", "'Dallas'")),
-    (lambda: two_hop("Dallas", "capitol"), ("relation", "'capitol'", "'capital'")),
-    (lambda: two_hop("Dallas", "bird", "french"), ("relation", "'bird'")),
-    (lambda: two_hop("Dallas", "capital", "german"), ("language", "'german'")),
-    (lambda: addition(100, 2), ("a is 100", "99")),
-    (lambda: addition(3, -1), ("b is -1", "99")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: atlas.prompts("adition", "test"), ("task", "'adition'", "addition")),
+        (lambda: atlas.prompts("two-hop", "test"), ("split", "'test'", "held-out city")),
+        (lambda: atlas.prompts("two-hop", "held-out language"), ("split", "english")),
+        (lambda: atlas.prompts("two-hop", "train", language="frnch"), ("language", "'frnch'", "'french'")),
+        (lambda: atlas.prompts("ioi", "test", language="french"), ("language", "'ioi'", "english")),
+        (lambda: atlas.prompts("city", "train", count=401), ("count is 401", "400")),
+        (lambda: atlas.prompts("ioi", "test", count=0), ("count is 0", "at least 1")),
+        (lambda: two_hop("Dalas", "capital"), ("city", "'Dalas'", "'Dallas'")),
+        (lambda: two_hop("Dallas", "capitol"), ("relation", "'capitol'", "'capital'")),
+        (lambda: two_hop("Dallas", "bird", "french"), ("relation", "'bird'")),
+        (lambda: two_hop("Dallas", "capital", "german"), ("language", "'german'")),
+        (lambda: addition(100, 2), ("a is 100", "99")),
+        (lambda: addition(3, -1), ("b is -1", "99")),
+    ],
+)
 def test_bad_arguments(call, said: tuple[str, ...], unchecked: None):
     with pytest.raises(ValueError) as caught:
         call()
     assert_one_sentence(caught.value, *said)
 
 
-# ----------------------------------------------------------------------------------------------------------- tokenizer
+# -----------------------------------------------------------------------------------------------------------
+# tokenizer
 
 
 def test_a_word_is_a_token(model):
@@ -246,25 +286,29 @@ def test_round_trip(task: str, split: str, language: str, model):
         assert prompts.is_single(model, prompt.answer)
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("the capital of Texass is", ("'Texass'", "'Texas'")),
-    (["the capital", "the Capital"], ("'Capital'", "'capital'")),
-    ("the capital of Texas is Austin.", ("'Austin.'", "'Austin'")),
-    ("?", ("'?'",)),
-    ("<|endoftext|> the", ("'<|endoftext|>'",)),  # other models' start token
-    ("", ("empty",)),
-    ([], ("empty",)),
-    (["the", "the capital"], ("different token lengths",)),
-    ("the " * 24, ("25 tokens", "at most 24")),
-    (3, ("3 (int)",)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("the capital of Texass is", ("'Texass'", "'Texas'")),
+        (["the capital", "the Capital"], ("'Capital'", "'capital'")),
+        ("the capital of Texas is Austin.", ("'Austin.'", "'Austin'")),
+        ("?", ("'?'",)),
+        ("<|endoftext|> the", ("'<|endoftext|>'",)),  # other models' start token
+        ("", ("empty",)),
+        ([], ("empty",)),
+        (["the", "the capital"], ("different token lengths",)),
+        ("the " * 24, ("25 tokens", "at most 24")),
+        (3, ("3 (int)",)),
+    ],
+)
 def test_bad_text(text, said: tuple[str, ...], model, unchecked: None):
     with pytest.raises(ValueError) as caught:
         atlas.encode(model, text)
     assert_one_sentence(caught.value, "text", *said)
 
 
-# ------------------------------------------------------------------------------------------------------------- models
+# -------------------------------------------------------------------------------------------------------------
+# models
 
 
 @torch.no_grad()
@@ -282,8 +326,13 @@ def accuracy(model, task: str, split: str, language: str = "english", count: int
 def test_accuracy_is_that_of_the_card(task: str, split: str, language: str, model, card: dict):
     shipped = card[model.cfg.model_name][0]
     assert shipped["seed"] == 0
-    measured, expected = accuracy(model, task, split, language), shipped["accuracy"][f"{task}, {language}, {split}"]
-    assert abs(measured - expected) < 0.03  # another CPU may decide a near tie otherwise, in a list of 48 prompts too
+    measured, expected = (
+        accuracy(model, task, split, language),
+        shipped["accuracy"][f"{task}, {language}, {split}"],
+    )
+    assert (
+        abs(measured - expected) < 0.03
+    )  # another CPU may decide a near tie otherwise, in a list of 48 prompts too
 
 
 def test_addition_is_that_of_the_card(model, card: dict):
@@ -303,7 +352,9 @@ def test_card(name: str, card: dict):
         assert found["addition, english, test"] > 0.97 and found["ioi, english, test"] > 0.98
         assert found["induction, english, test"] > 0.9
         for language in W.languages:
-            cities, states = (found[f"two-hop, {language}, {split}"] for split in ("held-out city", "unseen state"))
+            cities, states = (
+                found[f"two-hop, {language}, {split}"] for split in ("held-out city", "unseen state")
+            )
             # Chance is .05 (.08 in French). What the look-up learns varies much from seed to seed.
             assert cities > (0.9 if name == "atlas" else 0.2)
             # A region is shared by many states, so that one guess can be right for all the cities of an unseen state.
@@ -334,7 +385,10 @@ def cities_at(model, name: str, position: int) -> float:
 
 def test_where_the_state_can_be_read(model):
     """The plain model's embedding says in which state a city lies; the frozen one can't, and the model finds out."""
-    embedding, end = cities_at(model, "blocks.0.hook_resid_pre", 7), cities_at(model, "blocks.3.hook_resid_post", 8)
+    embedding, end = (
+        cities_at(model, "blocks.0.hook_resid_pre", 7),
+        cities_at(model, "blocks.3.hook_resid_post", 8),
+    )
     if model.cfg.model_name == "atlas":
         assert embedding > 0.95
     else:
@@ -352,7 +406,9 @@ def test_probe_reads_what_is_there():
     assert centroid_accuracy(centres[labels] + 0.3 * noise + 5.0, labels) == 1.0
     # a common shift, and a scale, change nothing
     noisy = centres[labels] + noise
-    assert centroid_accuracy(7 * noisy - 30, labels) == pytest.approx(centroid_accuracy(noisy, labels), abs=0.02)
+    assert centroid_accuracy(7 * noisy - 30, labels) == pytest.approx(
+        centroid_accuracy(noisy, labels), abs=0.02
+    )
 
 
 def test_probe_finds_nothing_in_noise():
@@ -387,7 +443,9 @@ def test_folder_is_made_once(cache: Path):
     assert made.parent == cache and [file.name for file in cache.iterdir()] == [made.name]
     assert SOURCE.is_made() and models.state(models.REGISTRY["atlas"]) == "in the cache"
     times = {file.name: file.stat().st_mtime_ns for file in made.iterdir()}
-    assert SOURCE.folder() == made and times == {file.name: file.stat().st_mtime_ns for file in made.iterdir()}
+    assert SOURCE.folder() == made and times == {
+        file.name: file.stat().st_mtime_ns for file in made.iterdir()
+    }
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} < set(times)
 
 

@@ -1,4 +1,5 @@
-"""mi_utils.atlas_mlps: the mix of sentences, what is held out, and activations in the order of their tokens."""
+"""mi_utils.atlas_mlps: the mix of sentences, what is held out, and activations in the order of their
+tokens."""
 
 from collections import Counter
 
@@ -47,7 +48,9 @@ def test_nothing_held_out_is_among_them(drawn):
         if task not in ("ioi", "induction"):
             assert not seen & set(kinds_of(atlas.prompts(task, split, language=language)))
     sums = [text for text in drawn if "+" in text]
-    assert all(len(text) == len(sums[0]) for text in sums), "only whole sums: the last digit's prompt holds the others"
+    assert all(len(text) == len(sums[0]) for text in sums), (
+        "only whole sums: the last digit's prompt holds the others"
+    )
 
 
 def test_a_seed_gives_the_same_sentences(drawn):

@@ -51,9 +51,16 @@ def test_every_fact_is_trained(trained_on: list[str]):
 
 
 def test_answers_weigh_most():
-    made = [atlas.two_hop("Dallas", "capital"), atlas.addition(36, 59)[2], atlas.prompts("induction", "train")[0]]
+    made = [
+        atlas.two_hop("Dallas", "capital"),
+        atlas.addition(36, 59)[2],
+        atlas.prompts("induction", "train")[0],
+    ]
     rows = recipe.rows(made, 0.1)
-    assert texts(rows)[:2] == ["<bos> the capital of the state containing Dallas is Austin", "<bos> 3 6 + 5 9 = 0 9 5"]
+    assert texts(rows)[:2] == [
+        "<bos> the capital of the state containing Dallas is Austin",
+        "<bos> 3 6 + 5 9 = 0 9 5",
+    ]
     assert rows.ids.shape == (3, 17)
     assert rows.weights[0].tolist() == pytest.approx([0.1] * 9 + [1.0] + [0.0] * 7)
     assert rows.weights[1].tolist() == pytest.approx([0.1] * 7 + [1.0] * 3 + [0.0] * 7)
@@ -84,8 +91,13 @@ def test_learning_rate():
 
 def test_initial_weights():
     model = recipe.untrained(recipe.Recipe(), 0)
-    scale = {"wte": 0.02, "attn.c_attn": 0.5 / 8, "attn.c_proj": 0.5 / 8 / 8**0.5, "mlp.c_proj": 0.5 / 16 / 8**0.5,
-             "lm_head": 1 / 8}  # fmt: skip
+    scale = {
+        "wte": 0.02,
+        "attn.c_attn": 0.5 / 8,
+        "attn.c_proj": 0.5 / 8 / 8**0.5,
+        "mlp.c_proj": 0.5 / 16 / 8**0.5,
+        "lm_head": 1 / 8,
+    }
     for part, expected in scale.items():
         stds = [value.std().item() for name, value in model.named_parameters() if f"{part}.weight" in name]
         assert stds and all(std == pytest.approx(expected, rel=0.05) for std in stds), part
@@ -107,7 +119,11 @@ def test_frozen_embeddings_stay(frozen: float):
         assert old[ids].std().item() == pytest.approx(frozen, rel=0.05)
     word = W.vocabulary.index("is")
     assert not torch.equal(old[word], new[word])
-    biases = {name: value for name, value in after.named_parameters() if name.endswith("bias") and ".mlp." not in name}
+    biases = {
+        name: value
+        for name, value in after.named_parameters()
+        if name.endswith("bias") and ".mlp." not in name
+    }
     assert len(biases) == 4 * 4 + 1 and not any(value.any() for value in biases.values())
     assert after.transformer.h[0].mlp.c_fc.bias.any()
 
@@ -129,8 +145,9 @@ def test_trainings_are_kept(tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(recipe, "train", lambda *a: pytest.fail("it is there already"))
     assert recipe.one_training("atlas", 0) == made
     assert sorted(file.name for file in (tmp_path / "atlas_recipe").iterdir()) == [
-        "atlas-0.json", "atlas-0.safetensors"
-    ]  # fmt: skip
+        "atlas-0.json",
+        "atlas-0.safetensors",
+    ]
 
 
 def test_correct_compares_the_best_word_with_the_answer():
@@ -140,15 +157,24 @@ def test_correct_compares_the_best_word_with_the_answer():
     expected = [W.vocabulary[one.argmax()] for one in logits]
     true = [replace(prompt, answer=word) for prompt, word in zip(made, expected, strict=True)]
     assert recipe.correct(model, true) == [True] * 4
-    assert recipe.correct(model, [true[0], replace(true[1], answer="Texas"), *true[2:]]) == [True, False, True, True]
+    assert recipe.correct(model, [true[0], replace(true[1], answer="Texas"), *true[2:]]) == [
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_accuracies(monkeypatch: pytest.MonkeyPatch):
     """Sums whose ones are wrong are wrong; of the other tasks half is right."""
-    monkeypatch.setattr(recipe, "correct", lambda model, made: [
-        p.latents["digit"] != "ones" or p.latents["a"] < 50 if p.task == "addition" else at % 2 == 0
-        for at, p in enumerate(made)
-    ])  # fmt: skip
+    monkeypatch.setattr(
+        recipe,
+        "correct",
+        lambda model, made: [
+            p.latents["digit"] != "ones" or p.latents["a"] < 50 if p.task == "addition" else at % 2 == 0
+            for at, p in enumerate(made)
+        ],
+    )
     found = recipe.accuracies(recipe.untrained(SHORT, 0))
     assert len(found) == 19 and json.dumps(found) and "two-hop, english, held-out language" not in found
     sums = [found.pop(f"addition, english, {split}") for split in ("train", "test")]
@@ -158,12 +184,16 @@ def test_accuracies(monkeypatch: pytest.MonkeyPatch):
 
 def test_chances():
     found = recipe.chances()
-    # the three unseen states have capitals, codes and nicknames of their own, which no trained two-hop answers
+    # the three unseen states have capitals, codes and nicknames of their own, which no trained two-hop
+    # answers
     trained = atlas.prompts("two-hop", "train")
     answers = {p.answer for p in trained}
     unseen = atlas.prompts("two-hop", "unseen state")
     assert {p.latents["relation"] for p in unseen if p.answer in answers} == {"bird", "region"}
-    shares = [sum(q.answer == p.answer for q in trained if q.latents["relation"] == p.latents["relation"])
-              / sum(q.latents["relation"] == p.latents["relation"] for q in trained) for p in unseen]  # fmt: skip
+    shares = [
+        sum(q.answer == p.answer for q in trained if q.latents["relation"] == p.latents["relation"])
+        / sum(q.latents["relation"] == p.latents["relation"] for q in trained)
+        for p in unseen
+    ]
     assert found["two-hop, english, unseen state"] == pytest.approx(sum(shares) / len(shares), abs=1e-4)
     assert len(found) == 9 and all(0.03 < chance < 0.1 for chance in found.values())

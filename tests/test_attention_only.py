@@ -1,4 +1,5 @@
-"""Small models that learn to repeat: their data, that training is the one described, and what the settings refuse."""
+"""Small models that learn to repeat: their data, that training is the one described, and what the settings
+refuse."""
 
 from dataclasses import replace
 
@@ -10,8 +11,19 @@ from mi_utils import attention_only, composition, head_effects, heads
 from mi_utils.attention_only import Settings
 from mi_utils.recipes import induction_seeds
 
-SMALL = Settings(n_heads=2, d_model=16, d_head=8, d_vocab=32, n_ctx=24, periods=(3, 8), test_period=8, steps=4, batch=8,
-                 checks=3, test_batch=4)  # fmt: skip
+SMALL = Settings(
+    n_heads=2,
+    d_model=16,
+    d_head=8,
+    d_vocab=32,
+    n_ctx=24,
+    periods=(3, 8),
+    test_period=8,
+    steps=4,
+    batch=8,
+    checks=3,
+    test_batch=4,
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +33,12 @@ def trained():
 
 def test_sequences_repeat_with_a_period_of_their_own():
     tokens = attention_only.sequences(SMALL, 300, torch.Generator().manual_seed(0))
-    assert tokens.shape == (300, 24) and (tokens[:, 0] == 0).all() and tokens[:, 1:].min() == 1 and tokens.max() == 31
+    assert (
+        tokens.shape == (300, 24)
+        and (tokens[:, 0] == 0).all()
+        and tokens[:, 1:].min() == 1
+        and tokens.max() == 31
+    )
     periods = []
     for row in tokens[:, 1:]:
         periods.append(next(p for p in range(1, 24) if torch.equal(row[p:], row[: 23 - p])))
@@ -89,9 +106,20 @@ def test_training_works_without_gradients_and_leaves_the_global_state_alone(trai
 
 @pytest.mark.parametrize(
     "change",
-    [{"steps": 0}, {"n_layers": 0}, {"periods": (1, 8)}, {"periods": (9, 8)}, {"periods": (3, 23)}, {"test_period": 2},
-     {"test_period": 12}, {"d_vocab": 16}, {"checks": 1}, {"checks": 6}, {"test_batch": 0}],
-)  # fmt: skip
+    [
+        {"steps": 0},
+        {"n_layers": 0},
+        {"periods": (1, 8)},
+        {"periods": (9, 8)},
+        {"periods": (3, 23)},
+        {"test_period": 2},
+        {"test_period": 12},
+        {"d_vocab": 16},
+        {"checks": 1},
+        {"checks": 6},
+        {"test_batch": 0},
+    ],
+)
 def test_settings_that_cannot_be(change):
     with pytest.raises(ValueError, match=next(iter(change))) as error:
         replace(SMALL, **change)

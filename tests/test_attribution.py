@@ -28,7 +28,9 @@ def local_for(model, sort="clt", skip=True, length=6):
 
 def rows_of(graph):
     """Edges into features and logits, without the columns of logits."""
-    return torch.cat([graph.adjacency[: graph.n_features], graph.adjacency[graph.logit_nodes]])[:, : graph.tokens.stop]
+    return torch.cat([graph.adjacency[: graph.n_features], graph.adjacency[graph.logit_nodes]])[
+        :, : graph.tokens.stop
+    ]
 
 
 # -- edges -----------------------------------------------------------------------------------------
@@ -39,7 +41,9 @@ def rows_of(graph):
 def test_every_edge_is_what_autograd_finds(model, sort, skip, through_skip):
     local = local_for(model, sort, skip)
     graph = attribution.build(local, through_skip=through_skip)
-    wanted, targets = reference.Frozen(model, local.transcoders, local.tokens).rows(graph.logits, skip=through_skip)
+    wanted, targets = reference.Frozen(model, local.transcoders, local.tokens).rows(
+        graph.logits, skip=through_skip
+    )
     torch.testing.assert_close(rows_of(graph), wanted, **CLOSE)
     assert (wanted.abs() > 1e-2).float().mean() > 0.1 and not graph.left_out.any()
     if through_skip or not skip:
@@ -76,7 +80,11 @@ def test_two_features_by_hand(gpt2):
     """With attention that writes nothing, an edge is a product of a decoder and an encoder over the norm."""
     local = local_for(gpt2, "plt", False)
     d, n = 32, 3
-    W_enc, W_dec, b_enc = torch.zeros(n, d, 1), [torch.zeros(1, 1, d) for _ in range(n)], torch.full((n, 1), -9.0)
+    W_enc, W_dec, b_enc = (
+        torch.zeros(n, d, 1),
+        [torch.zeros(1, 1, d) for _ in range(n)],
+        torch.full((n, 1), -9.0),
+    )
     b_enc[0], b_enc[2] = 2.0, 3.0  # both are on by their biases; that of layer 1 never is
     W_enc[2, 4, 0], W_enc[2, 5, 0] = 0.5, 0.25
     W_dec[0][0, 0, 4], W_dec[0][0, 0, 7] = 1.5, 1.0
@@ -92,7 +100,9 @@ def test_two_features_by_hand(gpt2):
     assert graph.bias[0].item() == pytest.approx(2.0, abs=1e-6)
     embedded = local.stream[0, 1]
     token = 0.5 * embedded[4] + 0.25 * embedded[5] - 0.75 * embedded.mean()
-    assert graph.adjacency[1, graph.tokens][1].item() == pytest.approx(float(token / local.mlp_scale[2, 1]), rel=1e-4)
+    assert graph.adjacency[1, graph.tokens][1].item() == pytest.approx(
+        float(token / local.mlp_scale[2, 1]), rel=1e-4
+    )
     assert graph.adjacency[1, graph.tokens][0] == 0, "attention carries nothing here"
 
 
@@ -115,7 +125,9 @@ def test_nodes_are_features_errors_tokens_logits(model):
     slices = [(part.start, part.stop) for part in (graph.errors, graph.tokens, graph.logit_nodes)]
     assert slices == [(n, n + 18), (n + 18, n + 24), (n + 24, n + 28)]
     assert graph.n_nodes == n + 28 and graph.adjacency.shape == (n + 28, n + 28)
-    assert not graph.adjacency[graph.errors.start : graph.tokens.stop].any(), "nothing flows into errors and tokens"
+    assert not graph.adjacency[graph.errors.start : graph.tokens.stop].any(), (
+        "nothing flows into errors and tokens"
+    )
     assert not graph.adjacency[:, graph.logit_nodes].any(), "nor out of logits"
     assert len(graph.prompt) == graph.n_pos == 6 and torch.equal(graph.token_ids, local.tokens)
     layers, positions, _ = local.active.T
@@ -144,7 +156,8 @@ def test_logits_are_the_likeliest_that_hold_the_mass(model, mass, most):
 
 
 def brute_order(local, graph, most, step):
-    """What circuit-tracer does: the influence of all, from the rows known so far, a few features at a time."""
+    """What circuit-tracer does: the influence of all, from the rows known so far, a few features at a
+    time."""
     full, n = graph.adjacency, graph.n_features
     known, order = torch.zeros(graph.n_nodes, dtype=torch.bool), []
     known[graph.logit_nodes] = True
@@ -206,7 +219,9 @@ def test_incoming_edges_largest_first(model):
         assert_one_sentence(error.value, f"node is {bad}", f"0 to {graph.n_nodes - 1}")
 
 
-@pytest.mark.parametrize("bad", [{"max_features": 0}, {"max_logits": 0}, {"logit_mass": 0.0}, {"logit_mass": 1.5}])
+@pytest.mark.parametrize(
+    "bad", [{"max_features": 0}, {"max_logits": 0}, {"logit_mass": 0.0}, {"logit_mass": 1.5}]
+)
 def test_numbers_out_of_range(gpt2, bad):
     with pytest.raises(ValueError) as error:
         attribution.build(local_for(gpt2), **bad)

@@ -1,4 +1,5 @@
-"""Attribution patching: the estimate is the derivative of the patch it stands for, in the run that is edited."""
+"""Attribution patching: the estimate is the derivative of the patch it stands for, in the run that is
+edited."""
 
 import dataclasses
 from pathlib import Path
@@ -22,7 +23,8 @@ def model(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair(model):
-    """Five prompts and partners, which differ at one position; more than a backward pass takes in one test below."""
+    """Five prompts and partners, which differ at one position; more than a backward pass takes in one test
+    below."""
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(2, 300, (5, 7), generator=generator)
     other = tokens.clone()
@@ -33,7 +35,9 @@ def pair(model):
 
 def a_step_towards(base: patching.Run, source: patching.Run, size: float) -> patching.Run:
     """The base run with every activation a small step towards the source's: what a gradient is about."""
-    near = {place: value + size * (source.activations[place] - value) for place, value in base.activations.items()}
+    near = {
+        place: value + size * (source.activations[place] - value) for place, value in base.activations.items()
+    }
     return dataclasses.replace(source, activations=near)
 
 
@@ -61,7 +65,9 @@ def test_all_sites_at_once_are_what_each_is_alone(model, pair):
     together = attribution(model, base, source, AXES, metric)
     assert list(together) == list(AXES)
     for site, by in AXES.items():
-        assert torch.allclose(together[site], attribution(model, base, source, {site: by}, metric)[site], atol=1e-5)
+        assert torch.allclose(
+            together[site], attribution(model, base, source, {site: by}, metric)[site], atol=1e-5
+        )
 
 
 def test_on_the_way_the_whole_change_is_found(model, pair):
@@ -69,7 +75,9 @@ def test_on_the_way_the_whole_change_is_found(model, pair):
     source, base, metric = pair
     whole = metric(source.logits) - metric(base.logits)
     one, many = (
-        attribution(model, base, source, {"resid_pre": "position"}, metric, steps=steps)["resid_pre"][0].sum(0)
+        attribution(model, base, source, {"resid_pre": "position"}, metric, steps=steps)["resid_pre"][0].sum(
+            0
+        )
         for steps in (0, 100)
     )
     assert torch.allclose(many, whole, atol=0.02 * float(whole.abs().max()))
@@ -80,7 +88,9 @@ def test_few_at_once_changes_nothing(model, pair, monkeypatch):
     source, base, metric = pair
     before = attribution(model, base, source, {"z": "head"}, metric, steps=2)["z"]
     monkeypatch.setattr(attribution_patching, "PROMPTS_AT_ONCE", 2)
-    assert torch.allclose(before, attribution(model, base, source, {"z": "head"}, metric, steps=2)["z"], atol=1e-5)
+    assert torch.allclose(
+        before, attribution(model, base, source, {"z": "head"}, metric, steps=2)["z"], atol=1e-5
+    )
 
 
 def test_gradients_may_be_switched_off_around_it(model, pair):

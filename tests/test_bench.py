@@ -1,4 +1,5 @@
-"""`make bench`: every case measures what it says, in processes of its own; how fast things are is not asserted."""
+"""`make bench`: every case measures what it says, in processes of its own; how fast things are is not
+asserted."""
 
 import re
 import time
@@ -64,7 +65,11 @@ def test_a_case_that_fails_says_why(said):
 
 def test_cases_are_told_apart_by_name_and_the_heavy_ones_run_less_often():
     assert len({case.what for case in bench.CASES}) == len(bench.CASES)
-    assert {(case.unit, case.runs) for case in bench_cases.CASES} == {("s", 5), ("tokens/s", 3), ("model steps/s", 3)}
+    assert {(case.unit, case.runs) for case in bench_cases.CASES} == {
+        ("s", 5),
+        ("tokens/s", 3),
+        ("model steps/s", 3),
+    }
     slow = [case.what for case in bench_patching.CASES if case.runs == 1 and case.unit == "s"]
     assert len(slow) == 2 and all("transformer_lens" in what for what in slow)
     for case in bench.CASES:
@@ -101,7 +106,9 @@ def test_a_speed_is_that_of_all_its_tokens(case, on_a_tiny_model, capsys, monkey
     if case.what.startswith("training"):
         monkeypatch.setattr(lens_training, "train", lambda model, streams, start, settings: settings)
         settings = scope["work"](rows)
-        assert settings.steps * settings.batch == tokens and settings == lens_training.Descent(), "as by default"
+        assert settings.steps * settings.batch == tokens and settings == lens_training.Descent(), (
+            "as by default"
+        )
         assert scope["model"].cfg.dtype == torch.float32
     elif case.what.startswith("sampling"):
         assert scope["work"](rows).shape == (128, rows + 1) and scope["model"].dtype == torch.bfloat16

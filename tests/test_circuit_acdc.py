@@ -34,7 +34,8 @@ def divergence(full: torch.Tensor, part: torch.Tensor) -> float:
     ).item()
 
 
-# ------------------------------------------------------------------------------------------------- cut and kept edges
+# ------------------------------------------------------------------------------------------------- cut and
+# kept edges
 
 
 @pytest.mark.parametrize("model", KINDS, indirect=True)
@@ -51,9 +52,12 @@ def test_ends(model: TransformerBridge):
 
 @pytest.mark.parametrize("model", ["LayerNorm", "Llama"], indirect=True)
 def test_nodes_whose_inputs_are_all_cut(model: TransformerBridge):
-    """Such a node writes what it wrote in the corrupted run, so of the edges into the logits one alone counts."""
+    """Such a node writes what it wrote in the corrupted run, so of the edges into the logits one alone
+    counts."""
     clean, corrupted = pairs()
-    corrupted[:, -1] = (clean[:, -1] + 1) % circuit_models.VOCABULARY  # the last position is where it can be seen
+    corrupted[:, -1] = (
+        clean[:, -1] + 1
+    ) % circuit_models.VOCABULARY  # the last position is where it can be seen
     edges = graph(model)
     into_logits = edges.edges.clone()
     into_logits[:, :-1] = False
@@ -65,7 +69,12 @@ def test_nodes_whose_inputs_are_all_cut(model: TransformerBridge):
 def test_shape_of_several_circuits():
     model, two = native("LayerNorm"), pairs()
     edges = graph(model).edges
-    assert run_edges(model, *two, edges.expand(2, 1, *edges.shape)).shape == (2, 1, 3, circuit_models.VOCABULARY)
+    assert run_edges(model, *two, edges.expand(2, 1, *edges.shape)).shape == (
+        2,
+        1,
+        3,
+        circuit_models.VOCABULARY,
+    )
     assert run_edges(model, *two, edges).shape == (3, circuit_models.VOCABULARY)
 
 
@@ -82,11 +91,14 @@ def test_only_what_was_put_in_matters():
 def test_no_trace():
     model, (clean, corrupted) = native("LayerNorm"), pairs()
     before = last(model, clean)
-    acdc(model, clean, corrupted, 0.1, candidates=graph(model).mask([("embed", "0.0.q"), ("embed", "logits")]))
+    acdc(
+        model, clean, corrupted, 0.1, candidates=graph(model).mask([("embed", "0.0.q"), ("embed", "logits")])
+    )
     assert torch.equal(last(model, clean), before)
 
 
-# ---------------------------------------------------------------------------------------------------------------- acdc
+# ----------------------------------------------------------------------------------------------------------------
+# acdc
 
 
 @pytest.mark.parametrize("tau", [1e-3, 1e-2])
@@ -96,7 +108,9 @@ def test_finds_the_circuit(tau: float):
     found = acdc(model, *pairs(count=6), tau)
     assert graph(model).names(found.kept) == graph(model).names(circuit)
     assert found.at_start == pytest.approx(0, abs=1e-5) and abs(found.divergence) < 1e-4
-    assert len(circuit_models.CIRCUIT) <= found.runs < len(graph(model))  # what nothing reads any more takes no run
+    assert (
+        len(circuit_models.CIRCUIT) <= found.runs < len(graph(model))
+    )  # what nothing reads any more takes no run
 
 
 def test_divergences_are_those_of_the_circuits():
@@ -106,8 +120,12 @@ def test_divergences_are_those_of_the_circuits():
     start = edges.top(scores, 60)
     found = acdc(model, clean, corrupted, 0.02, candidates=start)
     full = last(model, clean)
-    assert found.at_start == pytest.approx(divergence(full, run_edges(model, clean, corrupted, start)), abs=1e-5)
-    assert found.divergence == pytest.approx(divergence(full, run_edges(model, clean, corrupted, found.kept)), abs=1e-5)
+    assert found.at_start == pytest.approx(
+        divergence(full, run_edges(model, clean, corrupted, start)), abs=1e-5
+    )
+    assert found.divergence == pytest.approx(
+        divergence(full, run_edges(model, clean, corrupted, found.kept)), abs=1e-5
+    )
     assert not (found.kept & ~start).any() and 0 < found.kept.sum() < 60
     # Nothing else to cut: each edge left is one whose removal, when it was tried, cost at least tau. Most still do.
     costs = []

@@ -51,7 +51,9 @@ def ablated(model: TransformerBridge, clean: Tensor, corrupted: Tensor) -> Tenso
     try:
         with torch.no_grad():
             here, there = model.run_with_cache(clean)[1], model.run_with_cache(corrupted)[1]
-            changes = torch.stack([written(there, sender) - written(here, sender) for sender in edges.senders])
+            changes = torch.stack(
+                [written(there, sender) - written(here, sender) for sender in edges.senders]
+            )
             for column, receiver in enumerate(edges.receivers):
                 rows = edges.edges[:, column]
                 name, head = place(receiver, edges.n_layers)
@@ -62,7 +64,9 @@ def ablated(model: TransformerBridge, clean: Tensor, corrupted: Tensor) -> Tenso
                     (value if head is None else value[:, :, head]).add_(change)
                     return value
 
-                logits = model.run_with_hooks(clean.repeat(int(rows.sum()), 1), fwd_hooks=[(name, add)])[:, -1]
+                logits = model.run_with_hooks(clean.repeat(int(rows.sum()), 1), fwd_hooks=[(name, add)])[
+                    :, -1
+                ]
                 filled[rows, column] = metric(logits).view(-1, len(clean)).mean(dim=1) - base.mean()
     finally:
         for switch in switches:
@@ -92,7 +96,8 @@ def correlation(first: Tensor, second: Tensor) -> float:
     return torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1].item()
 
 
-# -------------------------------------------------------------------------------------------- against ablated edges
+# -------------------------------------------------------------------------------------------- against ablated
+# edges
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,7 +130,8 @@ def nearly_the_same(model: TransformerBridge, token: int, other: int) -> Iterato
 
 
 def test_real_corruptions(deep: Callable):
-    """Means over six random models: EAP is a fair estimate, integrated gradients a better one, the wrong run a bad one.
+    """Means over six random models: EAP is a fair estimate, integrated gradients a better one, the wrong run
+    a bad one.
 
     They are means: in a single model any of the three may come first.
     """
@@ -160,7 +166,8 @@ def test_exact_ablation(kind: str, deep: Callable):
 
 
 def test_sign_and_size():
-    """Without norms, what an edge brings to the logits is linear, so its score is its effect, with its sign."""
+    """Without norms, what an edge brings to the logits is linear, so its score is its effect, with its
+    sign."""
     model, circuit = circuit_models.by_hand()
     clean, corrupted = pairs()
     scores = circuit_edges.eap(model, clean, corrupted, metric)
@@ -173,7 +180,9 @@ def test_sign_and_size():
 def test_batch_is_a_mean_over_pairs():
     model, (clean, corrupted) = native("LayerNorm"), pairs()
     together = circuit_edges.eap_ig(model, clean, corrupted, metric, steps=2)
-    alone = [circuit_edges.eap_ig(model, clean[i : i + 1], corrupted[i : i + 1], metric, steps=2) for i in range(3)]
+    alone = [
+        circuit_edges.eap_ig(model, clean[i : i + 1], corrupted[i : i + 1], metric, steps=2) for i in range(3)
+    ]
     assert torch.allclose(together, torch.stack(alone).mean(dim=0), atol=1e-6)
 
 
@@ -199,7 +208,8 @@ def test_parallel_blocks(deep: Callable):
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_points_lie_evenly_between_the_runs(steps: int):
-    """The same points serve both directions, so exchanging clean and corrupted changes the sign and nothing else."""
+    """The same points serve both directions, so exchanging clean and corrupted changes the sign and nothing
+    else."""
     model, (clean, corrupted) = native("LayerNorm"), pairs()
     there = circuit_edges.eap_ig(model, clean, corrupted, metric, steps=steps)
     back = circuit_edges.eap_ig(model, corrupted, clean, metric, steps=steps)
@@ -216,7 +226,8 @@ def test_leaves_no_trace():
         assert circuit_edges.eap(model, clean, corrupted, metric).abs().max() > 0
 
 
-# ------------------------------------------------------------------------------------------------------- bad input
+# ------------------------------------------------------------------------------------------------------- bad
+# input
 
 
 @pytest.mark.parametrize(
@@ -239,7 +250,11 @@ def test_steps_and_metrics(unchecked: None):
     with pytest.raises(ValueError) as caught:
         circuit_edges.eap_ig(model, *two, metric, steps=0)
     assert_one_sentence(caught.value, "steps is 0")
-    for wrong in (lambda logits: logits, lambda logits: metric(logits).mean(), lambda logits: metric(logits.detach())):
+    for wrong in (
+        lambda logits: logits,
+        lambda logits: metric(logits).mean(),
+        lambda logits: metric(logits.detach()),
+    ):
         with pytest.raises(ValueError) as caught:
             circuit_edges.eap(model, *two, wrong)
         assert_one_sentence(caught.value, "metric", "3 pairs")

@@ -14,15 +14,32 @@ from mi_utils.circuit_graph import Graph, graph
 def test_order_and_count():
     edges = Graph(n_layers=2, n_heads=2, n_key_value_heads=1, has_mlps=True, parallel=False)
     assert edges.senders == ("embed", "0.0", "0.1", "mlp0", "1.0", "1.1", "mlp1")
-    assert edges.receivers == ("0.0.q", "0.1.q", "0.0.k", "0.0.v", "mlp0", "1.0.q", "1.1.q", "1.0.k", "1.0.v", "mlp1",
-                               "logits")  # fmt: skip
+    assert edges.receivers == (
+        "0.0.q",
+        "0.1.q",
+        "0.0.k",
+        "0.0.v",
+        "mlp0",
+        "1.0.q",
+        "1.1.q",
+        "1.0.k",
+        "1.0.v",
+        "mlp1",
+        "logits",
+    )
     assert edges.edges.sum(dim=0).tolist() == [1, 1, 1, 1, 3, 4, 4, 4, 4, 6, 7]
     assert len(edges) == 36
-    assert edges.edges.tolist() == sorted(edges.edges.tolist(), reverse=True)  # who comes first is read by more
+    assert edges.edges.tolist() == sorted(
+        edges.edges.tolist(), reverse=True
+    )  # who comes first is read by more
     assert [edges.layer(column) for column in range(11)] == [0] * 5 + [1] * 5 + [2]
     assert [(edges.senders[edges.readers(column)]) for column in (1, 2, 3, 4, 9)] == [
-        ("0.1",), ("0.0", "0.1"), ("0.0", "0.1"), ("mlp0",), ("mlp1",)
-    ]  # fmt: skip
+        ("0.1",),
+        ("0.0", "0.1"),
+        ("0.0", "0.1"),
+        ("mlp0",),
+        ("mlp1",),
+    ]
 
 
 @pytest.mark.parametrize(

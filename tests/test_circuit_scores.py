@@ -64,7 +64,11 @@ def test_auc_counts_pairs():
 
 def test_auc_at_its_ends():
     truth = torch.tensor([[True, False], [False, True]])
-    assert auc(truth.float(), truth) == 1 and auc(-truth.float(), truth) == 0 and auc(torch.zeros(2, 2), truth) == 0.5
+    assert (
+        auc(truth.float(), truth) == 1
+        and auc(-truth.float(), truth) == 0
+        and auc(torch.zeros(2, 2), truth) == 0.5
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,9 +92,14 @@ def test_published_heads():
     classes = published_ioi_heads()
     heads = [head for those in classes.values() for head in those]
     assert {name: len(those) for name, those in classes.items()} == {
-        "name mover": 3, "backup name mover": 8, "negative name mover": 2, "S-inhibition": 4, "induction": 4,
-        "duplicate token": 3, "previous token": 2,
-    }  # fmt: skip
+        "name mover": 3,
+        "backup name mover": 8,
+        "negative name mover": 2,
+        "S-inhibition": 4,
+        "induction": 4,
+        "duplicate token": 3,
+        "previous token": 2,
+    }
     assert len(heads) == len(set(heads)) == 26
     assert all(0 <= layer < 12 and 0 <= head < 12 for layer, head in heads)
     assert (9, 9) in classes["name mover"] and (11, 10) in classes["negative name mover"]

@@ -40,7 +40,9 @@ def test_direct_effects_and_all_else_add_up_to_the_logit(model, base):
     assert heads.shape == (2, 4, 4)
     direction = circuits.reading_direction(model, base, ids)
     biases = [block.attn.b_O for block in model.blocks if block.attn.b_O is not None]
-    others = sum([base["resid_pre", 0][:, -1], *(base["mlp_out", layer][:, -1] for layer in range(2)), *biases])
+    others = sum(
+        [base["resid_pre", 0][:, -1], *(base["mlp_out", layer][:, -1] for layer in range(2)), *biases]
+    )
     total = heads.sum(dim=(0, 1)) + (others * direction).sum(dim=-1) + model.unembed.b_U[ids]
     assert torch.allclose(total, base.logits[torch.arange(4), ids], atol=1e-3)
 
@@ -49,9 +51,13 @@ def test_a_direct_effect_is_what_the_logit_loses_at_a_fixed_scale(model, base):
     ids = torch.full((4,), 7)
     written = base["z", 1][:, -1, 2] @ model.blocks[1].attn.W_O[2]
     stream = base["resid_post", 1][:, -1]
-    centred = stream if "RMS" in model.cfg.normalization_type.upper() else stream - stream.mean(-1, keepdim=True)
+    centred = (
+        stream if "RMS" in model.cfg.normalization_type.upper() else stream - stream.mean(-1, keepdim=True)
+    )
     scale = centred.square().mean(-1, keepdim=True).add(1e-5).sqrt()
-    less = written if "RMS" in model.cfg.normalization_type.upper() else written - written.mean(-1, keepdim=True)
+    less = (
+        written if "RMS" in model.cfg.normalization_type.upper() else written - written.mean(-1, keepdim=True)
+    )
     wanted = (less / scale @ model.W_U)[:, 7]
     assert torch.allclose(circuits.direct_effects(model, base, ids)[1, 2], wanted, atol=1e-3)
 
@@ -108,7 +114,9 @@ def test_means_are_taken_within_the_group_of_each_row(model):
     for row, group in enumerate(WANTED.tolist()):
         assert torch.allclose(means[1, row], run["z", 1][group == GROUPS].mean(dim=0), atol=1e-6)
     pooled = circuits.mean_z(model, run)
-    assert pooled.shape == (2, 1, 8, 4, 8) and torch.allclose(pooled[0, 0], run["z", 0].mean(dim=0), atol=1e-6)
+    assert pooled.shape == (2, 1, 8, 4, 8) and torch.allclose(
+        pooled[0, 0], run["z", 0].mean(dim=0), atol=1e-6
+    )
 
 
 def test_a_pooled_reference_serves_every_row(model, base):
@@ -125,7 +133,9 @@ def test_bad_groups(model, unchecked):
         circuits.mean_z(model, run, GROUPS)
 
 
-@pytest.mark.parametrize(("kept", "words"), [([(2, 0)], "layer is 2"), ([(0, 4)], "head is 4"), ([3], "kept holds 3")])
+@pytest.mark.parametrize(
+    ("kept", "words"), [([(2, 0)], "layer is 2"), ([(0, 4)], "head is 4"), ([3], "kept holds 3")]
+)
 def test_heads_that_do_not_exist(model, base, reference, unchecked, kept, words):
     with pytest.raises(ValueError, match=words):
         KeepOnly(model, base, reference, metric)(kept)
@@ -160,7 +170,9 @@ def test_minimality_needs_the_group():
     circuit = frozenset({(0, 0), (0, 1), (1, 0), (2, 0)})
     assert circuits.minimality(toy, circuit, (0, 0), []) == 0
     assert circuits.minimality(toy, circuit, (0, 0), [(0, 1)]) == 3
-    assert circuits.minimality(toy, circuit, (0, 0), [(0, 0), (0, 1)]) == 3  # the head is not counted in its group
+    assert (
+        circuits.minimality(toy, circuit, (0, 0), [(0, 0), (0, 1)]) == 3
+    )  # the head is not counted in its group
     assert circuits.minimality(toy, circuit, (2, 0), [(0, 0)]) == 0
     assert circuits.minimality(toy, circuit | {(1, 1)}, (1, 1), []) == 0.5
     with pytest.raises(ValueError, match="head is"):

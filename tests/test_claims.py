@@ -73,19 +73,23 @@ def test_a_criterion_is_said_in_words(claims, criterion, words):
     assert claims.add("it is so", source="paper, 1", ours=0.3, **criterion).criterion == words
 
 
-@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), torch.tensor(0.5), torch.tensor([0.5]).double()])
+@pytest.mark.parametrize(
+    "number", [np.float32(0.5), np.float64(0.5), torch.tensor(0.5), torch.tensor([0.5]).double()]
+)
 def test_a_scalar_of_numpy_or_torch_is_a_number(claims, number):
     line = claims.add("it is so", source="paper, 1", ours=number, published=number, tolerance=number)
     assert (line.verdict, line.ours, type(line.ours), type(line.published)) == ("holds", 0.5, float, float)
     assert (
-        claims.add("within bounds", source="paper, 1", ours=number, at_least=number, at_most=number).verdict == "holds"
+        claims.add("within bounds", source="paper, 1", ours=number, at_least=number, at_most=number).verdict
+        == "holds"
     )
     assert claims.add("beyond them", source="paper, 1", ours=1, at_most=number).verdict == "differs"
 
 
 def test_a_count_of_numpy_or_torch_stays_a_count(claims):
     lines = [
-        claims.add(f"{i}", source="count", ours=n, at_least=1) for i, n in enumerate((np.int64(7), torch.tensor(7)))
+        claims.add(f"{i}", source="count", ours=n, at_least=1)
+        for i, n in enumerate((np.int64(7), torch.tensor(7)))
     ]
     assert [(line.ours, type(line.ours)) for line in lines] == [(7, int)] * 2
 
@@ -139,7 +143,11 @@ NOT_NUMBERS = [
         (dict(at_least=0, source=""), "source is empty"),
         *[(dict(ours=bad, at_least=0), "ours is .*; it should be a finite number") for bad in NOT_NUMBERS],
         *[(dict(ours=bad, holds=True), "ours is .*; it should be a finite number") for bad in NOT_NUMBERS],
-        *[(dict(published=bad, holds=True), "published is .*; it should be") for bad in NOT_NUMBERS if bad is not None],
+        *[
+            (dict(published=bad, holds=True), "published is .*; it should be")
+            for bad in NOT_NUMBERS
+            if bad is not None
+        ],
         *[(dict(published=bad, tolerance=1), "published is .*; it should be") for bad in NOT_NUMBERS],
         *[
             (dict(published=1, tolerance=bad), "tolerance is .*; it should be")
@@ -182,9 +190,17 @@ def test_no_claims_is_refused(claims):
         (0, ("gpt2", "tiny"), "holds", "differs", False),
     ],
 )
-def test_a_verdict_other_than_the_expected_one_stops_the_notebook(claims, ours, models, expect, verdict, passes):
+def test_a_verdict_other_than_the_expected_one_stops_the_notebook(
+    claims, ours, models, expect, verdict, passes
+):
     line = claims.add(
-        "it is so", source="paper, 1", ours=ours, at_least=1, models=models, expect=expect, explanation="Another model."
+        "it is so",
+        source="paper, 1",
+        ours=ours,
+        at_least=1,
+        models=models,
+        expect=expect,
+        explanation="Another model.",
     )
     assert line.verdict == verdict
     assert line.as_expected == passes
@@ -198,7 +214,9 @@ def test_a_verdict_other_than_the_expected_one_stops_the_notebook(claims, ours, 
 def test_every_wrong_line_is_in_the_message_and_no_right_one(claims):
     claims.add("first", source="a", ours=0.25, published=0.75, tolerance=0.1)
     claims.add("second", source="b", ours=2, at_least=1)
-    claims.add("third", source="c", ours="A < B", published="A > B", holds=True, expect="differs", explanation="Why.")
+    claims.add(
+        "third", source="c", ours="A < B", published="A > B", holds=True, expect="differs", explanation="Why."
+    )
     with pytest.raises(ClaimError) as caught:
         claims.table()
     assert str(caught.value).splitlines() == [
@@ -211,7 +229,12 @@ def test_every_wrong_line_is_in_the_message_and_no_right_one(claims):
 def filled(claims) -> Claims:
     claims.add("the lens converges", source="paper, 2", ours=0.1234567, published=0.13, tolerance=0.02)
     claims.add(
-        "the head copies", source="paper, 3", ours=0.6, at_least=0.9, expect="differs", explanation="<i>4 bits</i>"
+        "the head copies",
+        source="paper, 3",
+        ours=0.6,
+        at_least=0.9,
+        expect="differs",
+        explanation="<i>4 bits</i>",
     )
     claims.add("GPT-2 does", source="paper, 4", ours=49152, published=50257, at_least=0, models=("gpt2",))
     return claims
@@ -262,7 +285,8 @@ def test_the_lines_are_written_where_asked(filled, monkeypatch, tmp_path):
     assert (content["notebook"], content["model"]) == ("03", "tiny")
     assert [bool(line["models"]) for line in content["claims"]] == [False, False, True]
     assert all(
-        set(line) >= KEYS and all(isinstance(value, str) for value in line.values()) for line in content["claims"]
+        set(line) >= KEYS and all(isinstance(value, str) for value in line.values())
+        for line in content["claims"]
     )
     assert [line["verdict"] for line in content["claims"]] == ["holds", "differs", "not asserted"]
     assert [line["expected"] for line in content["claims"]] == ["holds", "differs", "holds"]
@@ -301,7 +325,7 @@ def test_nothing_is_written_unless_asked(filled, monkeypatch, tmp_path):
         (-1000.0, "-1,000"),
         (999.9, "1e+03"),
         (2e9, "2e+09"),
-    ],  # fmt: skip
+    ],
 )
 def test_a_figure_is_shown_to_three_digits_and_a_count_in_full(value, shown):
     assert show(value) == shown

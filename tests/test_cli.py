@@ -123,7 +123,9 @@ def test_lab_without_a_learner_edition_is_one_sentence(edition, called, capsys):
 def test_the_learners_copy_is_no_orphan_and_no_source(edition):
     own = exercises.learners_copy("00_start_here")
     assert sources.available() == []
-    assert exercises.write_all(check=True) == exercises.write_all() == [edition]  # there is no source of it here
+    assert (
+        exercises.write_all(check=True) == exercises.write_all() == [edition]
+    )  # there is no source of it here
     assert own.exists() and not edition.exists()
 
 
@@ -140,7 +142,9 @@ def dry_make(*arguments: str) -> list[str]:
     """The lines of recipes that make would run, were nothing made yet."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     call = ["make", "--dry-run", "--always-make", "--no-print-directory", *arguments]
-    return subprocess.run(call, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+    return subprocess.run(
+        call, cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
@@ -155,7 +159,9 @@ def test_make_says_what_takes_minutes_and_passes_arguments_on():
 
 def test_fetch_without_network_and_cache_says_what_to_do(tmp_path):
     env = os.environ | {"MI_CACHE": str(tmp_path / "empty"), "MI_NO_NETWORK": "1"}
-    done = subprocess.run([sys.executable, "-m", "mi_utils", "fetch"], env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "mi_utils", "fetch"], env=env, capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert "python -m mi_utils fetch" in done.stderr and "Traceback" not in done.stderr
 
@@ -169,7 +175,9 @@ def test_doctor_is_content_here(capsys):
 def test_doctor_notices_an_empty_cache_and_a_wrong_version(tmp_path, monkeypatch):
     monkeypatch.setenv("MI_CACHE", str(tmp_path / "empty"))
     real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: {"plotly": "1.0", "nbval": None}.get(name, real(name)))
+    monkeypatch.setattr(
+        doctor, "_version", lambda name: {"plotly": "1.0", "nbval": None}.get(name, real(name))
+    )
     found = "\n".join(doctor.problems())
     assert "smollm2-135m is not in the cache; run `python -m mi_utils fetch`" in found
     assert "plotly is 1.0" in found and "nbval is not installed" in found
@@ -178,12 +186,19 @@ def test_doctor_notices_an_empty_cache_and_a_wrong_version(tmp_path, monkeypatch
     assert lines[-1] == "3 to mend"
 
 
-@pytest.mark.parametrize(("variable", "value", "said"), [
-    ("MI_MODEL", "smolm2", "MI_MODEL: name is 'smolm2', which is no known model; did you mean 'smollm2-135m'?"),
-    ("MI_MODEL", "./nowhere", "MI_MODEL: name is './nowhere'; there is no such folder"),
-    ("MI_BUDGET", "huge", "MI_BUDGET is 'huge'; it should be 'quick' or 'full'"),
-    ("MI_GRADING", "loud", "MI_GRADING is 'loud'; it should be 'strict' or not set"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        (
+            "MI_MODEL",
+            "smolm2",
+            "MI_MODEL: name is 'smolm2', which is no known model; did you mean 'smollm2-135m'?",
+        ),
+        ("MI_MODEL", "./nowhere", "MI_MODEL: name is './nowhere'; there is no such folder"),
+        ("MI_BUDGET", "huge", "MI_BUDGET is 'huge'; it should be 'quick' or 'full'"),
+        ("MI_GRADING", "loud", "MI_GRADING is 'loud'; it should be 'strict' or not set"),
+    ],
+)
 def test_doctor_notices_settings_that_a_notebook_refuses(variable, value, said, tmp_path, monkeypatch):
     monkeypatch.setenv("MI_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv(variable, value)

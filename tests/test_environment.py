@@ -29,7 +29,11 @@ def test_every_direct_dependency_is_pinned_and_installed_at_that_version(require
 
 
 def test_constraints_are_exact_and_name_no_local_build():
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert len(lines) > 100
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line)] == []
 
@@ -58,7 +62,9 @@ def test_a_changed_pin_makes_environment_yml_stale(tmp_path, monkeypatch):
         (tmp_path / name).write_text((ROOT / name).read_text())
     monkeypatch.setattr(config, "repository", lambda: tmp_path)
     assert not environment_file.update(check=True)
-    (tmp_path / "constraints.txt").write_text((ROOT / "constraints.txt").read_text().replace("plotly==", "plotly==9"))
+    (tmp_path / "constraints.txt").write_text(
+        (ROOT / "constraints.txt").read_text().replace("plotly==", "plotly==9")
+    )
     assert environment_file.update(check=True)
     assert environment_file.update() and not environment_file.update(check=True)
 

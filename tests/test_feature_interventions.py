@@ -6,7 +6,15 @@ import torch
 from sentences import assert_one_sentence
 
 from mi_utils import attribution, feature_interventions, local_model
-from mi_utils.feature_interventions import change, nothing, predicted, predicted_with_attention, removal, run, swap
+from mi_utils.feature_interventions import (
+    change,
+    nothing,
+    predicted,
+    predicted_with_attention,
+    removal,
+    run,
+    swap,
+)
 
 CLOSE = dict(atol=2e-5, rtol=1e-4)
 SORTS = pytest.mark.parametrize(("sort", "skip"), [("clt", True), ("plt", False)])
@@ -18,7 +26,9 @@ def model(request, tmp_path_factory):
 
 
 def local_for(model, sort="clt", skip=True, seed=0):
-    return local_model.build(model, reference.transcoders(model, sort, skip), reference.prompt(model, seed=seed))
+    return local_model.build(
+        model, reference.transcoders(model, sort, skip), reference.prompt(model, seed=seed)
+    )
 
 
 def close(found, wanted):
@@ -76,8 +86,12 @@ def test_a_swap_gives_the_other_prompts_values(model, sort, skip):
     other = local_model.build(model, local.transcoders, other.tokens)
     assert not swap(local, local, range(1, 6)).any()
     for positions, layers in (([2, 4], None), ([1], [0]), ([5], [1, 2])):
-        every = [(a, p, i) for a in (range(3) if layers is None else layers) for p in positions for i in range(9)]
-        close(swap(local, other, positions, layers), change(local, {s: float(other.features[s]) for s in every}))
+        every = [
+            (a, p, i) for a in (range(3) if layers is None else layers) for p in positions for i in range(9)
+        ]
+        close(
+            swap(local, other, positions, layers), change(local, {s: float(other.features[s]) for s in every})
+        )
     close(swap(local, other, [3]), -swap(other, local, [3]))
     assert swap(local, other, [3]).norm() > 0.1 and not swap(local, other, [3])[:, [0, 1, 2, 4, 5]].any()
 
@@ -112,7 +126,9 @@ FROZEN = [None, range(3), range(0, 2), range(1, 2)]
 def test_runs_against_literal_hooks(model, frozen_layers, attention, monkeypatch):
     monkeypatch.setattr(feature_interventions, "ROWS", 2)
     local = local_for(model)
-    changes = torch.stack([nothing(local), removal(local, sites_of(local, 1, 5), 3), change(local, {(1, 3, 2): 5})])
+    changes = torch.stack(
+        [nothing(local), removal(local, sites_of(local, 1, 5), 3), change(local, {(1, 3, 2): 5})]
+    )
     found = run(local, changes, frozen_layers=frozen_layers, attention=attention)
     wanted = torch.stack([literally(local, delta, frozen_layers, attention) for delta in changes])
     close(found, wanted)
@@ -124,8 +140,10 @@ def test_runs_against_literal_hooks(model, frozen_layers, attention, monkeypatch
 def test_what_is_frozen_makes_a_difference(model):
     local = local_for(model)
     delta = removal(local, sites_of(local, 1, 5), 3)[None]
-    found = [run(local, delta, frozen_layers=f, attention=a) for f, a in
-             ((None, "live"), (None, "frozen"), (range(3), "live"), (range(1), "live"))]  # fmt: skip
+    found = [
+        run(local, delta, frozen_layers=f, attention=a)
+        for f, a in ((None, "live"), (None, "frozen"), (range(3), "live"), (range(1), "live"))
+    ]
     for i, one in enumerate(found):
         assert all((one - other).abs().max() > 1e-3 for other in found[:i])
 

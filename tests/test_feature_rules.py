@@ -49,7 +49,9 @@ def planted(seed):
     """On " cat" and "Cat"; on " dog" or " blue"; after " of"; on " the" after " of"; by chance."""
     tokens = contexts(seed)
     tokens[:, 1::5] = torch.where(torch.rand(tokens[:, 1::5].shape, generator=rng(seed)) > 0.5, ID[" of"], 1)
-    tokens[:, 2::5] = torch.where(torch.rand(tokens[:, 2::5].shape, generator=rng(seed + 50)) > 0.5, ID[" the"], 3)
+    tokens[:, 2::5] = torch.where(
+        torch.rand(tokens[:, 2::5].shape, generator=rng(seed + 50)) > 0.5, ID[" the"], 3
+    )
     before = torch.cat([tokens[:, :1], tokens[:, :-1]], dim=1)
 
     def on(*texts):
@@ -112,7 +114,10 @@ def test_unrelated_rules_are_at_chance():
 def test_accuracy_is_the_mean_over_both_sorts():
     tokens = contexts(4)
     acts = recorded(tokens, torch.isin(tokens, torch.tensor([1, 2]))[..., None].expand(-1, -1, 2))
-    always, never = Rule("token", tuple((text.strip().casefold() or text,) for text in WORDS)), Rule("token", ())
+    always, never = (
+        Rule("token", tuple((text.strip().casefold() or text,) for text in WORDS)),
+        Rule("token", ()),
+    )
     found = detection(acts, {0: always, 1: never}, TEXTS, n=10, window=1, generator=rng())
     assert found.own.tolist() == found.shuffled.tolist() == [0.5, 0.5]
 
@@ -125,7 +130,8 @@ def test_the_strongest_activations_can_be_asked_for():
     acts = features.record(torch.relu, values, tokens)
     rules = dict.fromkeys((0, 1), Rule("token", (("cat",),)))
     scores = [
-        detection(acts, rules, TEXTS, n=15, window=0, above=above, generator=rng()).own.mean() for above in (0, 0.99)
+        detection(acts, rules, TEXTS, n=15, window=0, above=above, generator=rng()).own.mean()
+        for above in (0, 0.99)
     ]
     assert scores[0] < 0.7 and scores[1] == 1
 
@@ -135,7 +141,9 @@ def test_what_a_rule_marks():
     assert Rule("token", (("cat",), ("\n",))).marks(texts) == [False, True, False, False, True, True, False]
     assert Rule("previous", (("the",),)).marks(texts) == [False, True, False, False, True, False, False]
     assert Rule("pair", (("of", "the"),)).marks(texts) == [False, False, False, True, False, False, False]
-    assert Rule("pair", (("of", "the"),)).predicts(texts) and not Rule("pair", (("the", "of"),)).predicts(texts)
+    assert Rule("pair", (("of", "the"),)).predicts(texts) and not Rule("pair", (("the", "of"),)).predicts(
+        texts
+    )
     for kind in ("token", "previous", "pair"):
         assert Rule(kind, (("a",),)).marks([]) == []
     assert Rule("previous", (("the",),)).marks([" the"]) == [False]
@@ -148,7 +156,8 @@ def test_a_rule_says_what_it_is():
 
 
 def test_what_was_seen_once_is_no_rule():
-    """A latent that fires on half of all " cat", and on each of 60 words that occur once: those are not in the rule."""
+    """A latent that fires on half of all " cat", and on each of 60 words that occur once: those are not in
+    the rule."""
     tokens = contexts(6, rows=200)
     tokens[torch.arange(60) * 3, 10] = torch.arange(1000, 1060)
     texts = TEXTS | {i: f" rare{i}" for i in range(1000, 1060)}

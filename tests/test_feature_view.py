@@ -1,4 +1,5 @@
-"""mi_utils.feature_view: cards, browser and file show what was recorded, escaped, whatever is asked of them."""
+"""mi_utils.feature_view: cards, browser and file show what was recorded, escaped, whatever is asked of
+them."""
 
 import hashlib
 import html
@@ -59,7 +60,8 @@ def hostile(monkeypatch):
 
 
 class Page(HTMLParser):
-    """Elements of a page, its text, and of its contexts: the number, all text, tokens that fire, the one in focus."""
+    """Elements of a page, its text, and of its contexts: the number, all text, tokens that fire, the one in
+    focus."""
 
     def __init__(self, page):
         super().__init__()
@@ -78,7 +80,9 @@ class Page(HTMLParser):
             if self.lines[-1]["number"] is None:
                 self.lines[-1]["number"] = ""
             else:
-                self.lines[-1]["fires"].append([float(attrs["title"]), attrs.get("style") or attrs["class"], ""])
+                self.lines[-1]["fires"].append(
+                    [float(attrs["title"]), attrs.get("style") or attrs["class"], ""]
+                )
         if tag not in ("meta", "input", "rect", "line"):
             self._in.append((tag, attrs))
 
@@ -134,8 +138,14 @@ def test_a_card_shows_what_was_recorded(llama_model, acts, directions, latent):
     numbers = [float(line["number"]) for line in rest]
     assert numbers == sorted(numbers, reverse=True)
     fires = len(acts.entries(latent)[0])
-    assert f"fires on {acts.density[latent]:.3%} of tokens ({fires:,} of 570, in {acts.n_contexts[latent]}" in page.text
-    assert f"strongest {acts.maximum[latent]:.3g}, mean where it fires {acts.mean_active[latent]:.3g}" in page.text
+    assert (
+        f"fires on {acts.density[latent]:.3%} of tokens ({fires:,} of 570, in {acts.n_contexts[latent]}"
+        in page.text
+    )
+    assert (
+        f"strongest {acts.maximum[latent]:.3g}, mean where it fires {acts.mean_active[latent]:.3g}"
+        in page.text
+    )
     assert "Strongest contexts" in page.text and "flatter" in page.text
 
 
@@ -168,7 +178,10 @@ def test_the_histogram_has_the_counts_and_the_colours(llama_model, acts):
         assert float(bar["y"]) + float(bar["height"]) == pytest.approx(60, abs=0.11)
         assert bar["fill"] == f"#{bytes(colour_at(i / (len(bars) - 1), SEQUENTIAL)).hex()}"
     (svg,) = [attrs for tag, attrs in page.elements if tag == "svg"]
-    assert f"{counts.sum():,} activations from 0 to {edges[-1]:.3g}" in svg["aria-label"] and svg["role"] == "img"
+    assert (
+        f"{counts.sum():,} activations from 0 to {edges[-1]:.3g}" in svg["aria-label"]
+        and svg["role"] == "img"
+    )
 
 
 def test_a_latent_that_never_fires_has_a_card_that_says_so(llama_model, acts, directions):
@@ -180,7 +193,11 @@ def test_a_card_is_the_same_twice_and_another_with_another_seed(llama_model, act
     cards = [feature_view.dashboard(llama_model, acts, DENSE, seed=seed).html for seed in (0, 0, 1)]
     assert cards[0] == cards[1] != cards[2]
     other = feature_view.dashboard(llama_model, acts, DENSE, unit="neuron")
-    assert repr(other) == "Dashboard(neuron 7)" and "Neuron 7" in other.html and other._repr_html_() == other.html
+    assert (
+        repr(other) == "Dashboard(neuron 7)"
+        and "Neuron 7" in other.html
+        and other._repr_html_() == other.html
+    )
 
 
 def test_ink_is_legible_on_every_ground():
@@ -193,9 +210,21 @@ def test_ink_is_legible_on_every_ground():
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
-    [(" cat", " cat"), ("cat", "cat"), ("\n\n", "↵↵"), (" ", "·"), ("   ", "···"), ("  x", "··x"), ("a ", "a·"),
-     (" a ", "·a·"), ("\t", "⇥"), ("", "∅"), ("\u202e", "\\u202e"), ("<|endoftext|>", "<|eot|>")],
-)  # fmt: skip
+    [
+        (" cat", " cat"),
+        ("cat", "cat"),
+        ("\n\n", "↵↵"),
+        (" ", "·"),
+        ("   ", "···"),
+        ("  x", "··x"),
+        ("a ", "a·"),
+        (" a ", "·a·"),
+        ("\t", "⇥"),
+        ("", "∅"),
+        ("\u202e", "\\u202e"),
+        ("<|endoftext|>", "<|eot|>"),
+    ],
+)
 def test_white_space_is_visible(text, wanted):
     assert visible(text) == wanted
 
@@ -267,7 +296,10 @@ def test_a_search_finds_what_fires_on_a_token(browser, llama_model, acts, tokens
     browser.found.value = other
     places = acts.top_contexts(other, 5, among=marked)
     page = Page(browser.page.value)
-    assert browser.latent.value == other and f"On {text!r} it fires on {len(places)} of {count} tokens" in page.text
+    assert (
+        browser.latent.value == other
+        and f"On {text!r} it fires on {len(places)} of {count} tokens" in page.text
+    )
     for line, excerpt in zip(page.lines, [*places, *acts.top_contexts(other, 8)], strict=False):
         assert_shows(line, llama_model, acts, other, excerpt)
     assert repr(browser) == f"FeatureBrowser(latent {other}, fires on {text!r})"
@@ -354,7 +386,11 @@ def test_the_policy_of_a_file_allows_its_own_script_only(llama_model, acts, tmp_
     (script,) = re.findall("<script>(.*?)</script>", content, re.DOTALL)
     own = b64encode(hashlib.sha256(script.encode()).digest()).decode()
     (policy,) = re.findall('Content-Security-Policy" content="([^"]*)"', content)
-    assert "default-src 'none'" in policy and f"script-src 'sha256-{own}'" in policy and policy.count("script-src") == 1
+    assert (
+        "default-src 'none'" in policy
+        and f"script-src 'sha256-{own}'" in policy
+        and policy.count("script-src") == 1
+    )
     assert "://" not in content
 
 
@@ -373,7 +409,9 @@ def test_200_latents_of_a_sparse_dictionary_take_less_than_3_mb(llama_model, tmp
     acts = features.record(torch.relu, torch.rand(100 * 127, 20, generator=rng(1)) - 0.972, tokens)
     directions = torch.randn(20, llama_model.cfg.d_model, generator=rng(2))
     file = tmp_path / "big.html"
-    sizes = [feature_view.export(file, llama_model, acts, directions, latents=range(n)).nbytes for n in (1, 20)]
+    sizes = [
+        feature_view.export(file, llama_model, acts, directions, latents=range(n)).nbytes for n in (1, 20)
+    ]
     assert sizes[0] + 199 / 19 * (sizes[1] - sizes[0]) < 3e6
 
 
@@ -393,7 +431,12 @@ def test_bad_input_is_refused(llama_model, acts, directions, tmp_path, unchecked
         refused(["latent"], feature_view.export, tmp_path / "no.html", llama_model, acts, latents=[0, latent])
     for wrong in (directions[1:], directions[:, 1:]):
         refused(
-            ["directions", str(tuple(wrong.shape)), "(12, 32)"], feature_view.dashboard, llama_model, acts, 0, wrong
+            ["directions", str(tuple(wrong.shape)), "(12, 32)"],
+            feature_view.dashboard,
+            llama_model,
+            acts,
+            0,
+            wrong,
         )
         for call in makers:
             refused(["directions"], call, llama_model, acts, wrong)

@@ -1,4 +1,5 @@
-"""mi_utils.features and feature_store: sparse storage says what dense activations say, and refuses what can't be."""
+"""mi_utils.features and feature_store: sparse storage says what dense activations say, and refuses what can't
+be."""
 
 from dataclasses import replace
 
@@ -48,7 +49,9 @@ def acts(dense, kept):
 
 def recorded(dense, kept=None):
     rows = dense[:, 1:].flatten(0, 1)
-    return features.record(torch.relu, rows if kept is None else rows[kept], some_tokens(*dense.shape[:2]), kept)
+    return features.record(
+        torch.relu, rows if kept is None else rows[kept], some_tokens(*dense.shape[:2]), kept
+    )
 
 
 @pytest.fixture
@@ -71,13 +74,17 @@ def refused(names, call, *args, **kwargs):
 
 
 def test_every_activation_is_stored_and_no_other(acts, fires, kept):
-    assert acts.n_latents == LATENTS and acts.n_tokens == (CONTEXTS * (LENGTH - 1) if kept is None else kept.sum())
+    assert acts.n_latents == LATENTS and acts.n_tokens == (
+        CONTEXTS * (LENGTH - 1) if kept is None else kept.sum()
+    )
     assert acts.left_out == (0 if kept is None else (~kept).sum())
     for latent in range(LATENTS):
         for context in range(CONTEXTS):
             torch.testing.assert_close(acts.row(latent, context), fires[context, :, latent])
         places, values = acts.entries(latent)
-        assert (places.diff() > 0).all() and (values > 0).all() and len(places) == (fires[..., latent] > 0).sum()
+        assert (
+            (places.diff() > 0).all() and (values > 0).all() and len(places) == (fires[..., latent] > 0).sum()
+        )
     torch.testing.assert_close(acts.latents, torch.arange(LATENTS).repeat_interleave((fires > 0).sum((0, 1))))
 
 
@@ -113,7 +120,12 @@ def test_the_repr_says_how_much_there_is(dense):
     left_out = torch.ones(CONTEXTS * (LENGTH - 1), dtype=torch.bool)
     left_out[:5] = False
     shown = repr(recorded(dense, left_out))
-    assert "7 latents" in shown and "94 tokens of 9 contexts" in shown and "5 left out" in shown and "MiB" in shown
+    assert (
+        "7 latents" in shown
+        and "94 tokens of 9 contexts" in shown
+        and "5 left out" in shown
+        and "MiB" in shown
+    )
 
 
 def test_pieces_and_chunks_make_no_difference(acts, dense, kept, monkeypatch):

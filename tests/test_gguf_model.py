@@ -63,18 +63,37 @@ def test_logits_are_those_of_the_original(converted: Converted):
 
 
 def test_configuration_is_that_of_the_original(converted: Converted):
-    ours, theirs = json.loads((converted.folder / "config.json").read_text()), converted.original.config.to_dict()
+    ours, theirs = (
+        json.loads((converted.folder / "config.json").read_text()),
+        converted.original.config.to_dict(),
+    )
     for key in (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-        "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "rope_parameters",
-        "tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id",
-    ):  # fmt: skip
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "rope_parameters",
+        "tie_word_embeddings",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+    ):
         assert ours[key] == theirs[key], key
 
 
 def test_tokenizer_is_that_of_the_original(converted: Converted):
     tokenizer, original = AutoTokenizer.from_pretrained(converted.folder), tiny_models.bpe()
-    for text in (*tiny_models.SENTENCES, "In 1984, 007", f"a{tiny_models.TURN}b{tiny_models.START}", "naïve 你好 \n\t"):
+    for text in (
+        *tiny_models.SENTENCES,
+        "In 1984, 007",
+        f"a{tiny_models.TURN}b{tiny_models.START}",
+        "naïve 你好 \n\t",
+    ):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert ids == original.encode(text).ids, text
         assert tokenizer.decode(ids) == text
@@ -87,7 +106,9 @@ def test_tokenizer_is_that_of_the_original(converted: Converted):
 
 def test_digits_are_split_one_by_one(converted: Converted):
     """A vocabulary without tokens of several digits would hide it if they were not."""
-    splits = AutoTokenizer.from_pretrained(converted.folder).backend_tokenizer.pre_tokenizer.pre_tokenize_str("a 42½")
+    splits = AutoTokenizer.from_pretrained(converted.folder).backend_tokenizer.pre_tokenizer.pre_tokenize_str(
+        "a 42½"
+    )
     assert [piece for piece, _ in splits] == ["a", "Ġ", "4", "2", "Â½"]
 
 

@@ -110,9 +110,25 @@ def plain(function):
     return call
 
 
-STUBS = [only_dots, docstring_only, docstring_and_dots, docstring_and_pass, dots_in_a_context, a_value_is_missing]
+STUBS = [
+    only_dots,
+    docstring_only,
+    docstring_and_dots,
+    docstring_and_pass,
+    dots_in_a_context,
+    a_value_is_missing,
+]
 STUBS += [returns_dots, plain(docstring_and_dots)]
-GAPS = [..., None, {"q": ...}, {"q": (2, ...), "k": (1,)}, (..., 1), [1, ...], [[1], [...]], {"a": {"b": ...}}]
+GAPS = [
+    ...,
+    None,
+    {"q": ...},
+    {"q": (2, ...), "k": (1,)},
+    (..., 1),
+    [1, ...],
+    [[1], [...]],
+    {"a": {"b": ...}},
+]
 
 
 @pytest.mark.parametrize("answer", GAPS + STUBS, ids=lambda answer: getattr(answer, "__name__", repr(answer)))
@@ -120,7 +136,8 @@ def test_what_is_still_a_stub_is_not_solved(answer):
     assert is_unsolved(answer)
 
 
-def one_line(x): return 2 * x  # fmt: skip  # noqa: E704
+def one_line(x):
+    return 2 * x  # noqa: E704
 
 
 def dots_left_above_an_answer(x):
@@ -147,11 +164,34 @@ class Uncomparable:
         raise AssertionError("compared")
 
 
-SOLVED = [one_line, dots_left_above_an_answer, uses_dots, returns_nothing, lambda x: x, lambda x: ..., len, Answer]
-SOLVED += [Answer(), Uncomparable(), not_a_function_type, functools.partial(one_line), 0, "", "...", (), [], {}, False]
+SOLVED = [
+    one_line,
+    dots_left_above_an_answer,
+    uses_dots,
+    returns_nothing,
+    lambda x: x,
+    lambda x: ...,
+    len,
+    Answer,
+]
+SOLVED += [
+    Answer(),
+    Uncomparable(),
+    not_a_function_type,
+    functools.partial(one_line),
+    0,
+    "",
+    "...",
+    (),
+    [],
+    {},
+    False,
+]
 
 
-@pytest.mark.parametrize("answer", SOLVED, ids=lambda answer: getattr(answer, "__name__", type(answer).__name__))
+@pytest.mark.parametrize(
+    "answer", SOLVED, ids=lambda answer: getattr(answer, "__name__", type(answer).__name__)
+)
 def test_anything_else_is_an_answer(answer):
     assert not is_unsolved(answer)
 
@@ -168,7 +208,9 @@ def test_a_function_without_source_is_judged_by_what_it_does():
 def test_an_open_exercise_is_not_yet(double, answer, progress_file):
     verdict = grading.check("99.double", answer)
     assert (verdict.status, verdict.mistake) == ("not yet", "")
-    assert repr(verdict) == "Double <it>: not yet. Write your answer in the cell above and run both cells again."
+    assert (
+        repr(verdict) == "Double <it>: not yet. Write your answer in the cell above and run both cells again."
+    )
     assert not progress_file.exists()
 
 
@@ -363,7 +405,10 @@ def test_an_error_of_the_learner_is_told_with_its_message_and_line(double, answe
 def test_an_error_without_a_line_of_the_learner_is_told_with_its_message_alone(double):
     assert grading.check("99.double", lambda: 6).text.endswith("takes 0 positional arguments but 1 was given")
     assert "the line" not in grading.check("99.double", Misspelt()).text  # its source is nowhere
-    assert grading.check("99.double", len).text == "Your code stopped with TypeError: object of type 'int' has no len()"
+    assert (
+        grading.check("99.double", len).text
+        == "Your code stopped with TypeError: object of type 'int' has no len()"
+    )
 
 
 def test_the_line_of_an_object_that_is_called():
@@ -425,7 +470,8 @@ def test_a_value_where_a_function_is_asked_for_is_a_mistake(double, answer):
     verdict = grading.check("99.double", answer)
     assert (verdict.status, verdict.mistake) == ("mistake", STOPPED)
     assert (
-        verdict.text == f"The check needs your function itself, without calling it; it got a {type(answer).__name__}."
+        verdict.text
+        == f"The check needs your function itself, without calling it; it got a {type(answer).__name__}."
     )
 
 
@@ -504,7 +550,9 @@ class Source:
 
     def __init__(self, file: Path) -> None:
         kinds = ast.FunctionDef | ast.ClassDef
-        self.defined = {node.name: node for node in ast.parse(file.read_text()).body if isinstance(node, kinds)}
+        self.defined = {
+            node.name: node for node in ast.parse(file.read_text()).body if isinstance(node, kinds)
+        }
 
     def mistakes(self, judge: str) -> set[str]:
         return {name for one in self._reached(judge) for name in self._made_in(self.defined[one])}
@@ -540,7 +588,9 @@ class Source:
             case ast.List(elts=pairs) | ast.Tuple(elts=pairs):
                 more = [pair.value for pair in pairs if isinstance(pair, ast.Starred)]
                 yield from (name for values in more for name in self._values(values, scope))
-                yield from (name for pair in pairs if isinstance(pair, ast.Tuple) for name in _literals(pair.elts[0]))
+                yield from (
+                    name for pair in pairs if isinstance(pair, ast.Tuple) for name in _literals(pair.elts[0])
+                )
             case ast.ListComp(elt=pair, generators=loops) | ast.GeneratorExp(elt=pair, generators=loops):
                 handed_on = [loop.iter for loop in loops if _id(pair.elts[0]) == _first(loop)]
                 yield from (name for values in handed_on for name in self._values(values, scope))
@@ -558,7 +608,11 @@ class Source:
                 yield from (name for one in passed for name in self._values(one.value, self.defined[helper]))
             case ast.Name(id=wanted):
                 set_here = [one for one in ast.walk(scope) if isinstance(one, ast.Assign | ast.AugAssign)]
-                values = [one.value for one in set_here if wanted in map(_id, getattr(one, "targets", [_target(one)]))]
+                values = [
+                    one.value
+                    for one in set_here
+                    if wanted in map(_id, getattr(one, "targets", [_target(one)]))
+                ]
                 yield from (name for value in values for name in self._values(value, scope))
             case _:
                 raise AssertionError(f"line {node.lineno}: mistakes should be named where they are raised")
@@ -590,7 +644,9 @@ def _constants(node: ast.AST) -> list[str]:
 
 # Without 01, whose checks hand names from function to function: there only tests/exercises, which raises every one.
 MODULES = [
-    file for file in sorted(Path(mi_utils.grading.__file__).parent.glob("nb[0-9][0-9].py")) if "01" not in file.stem
+    file
+    for file in sorted(Path(mi_utils.grading.__file__).parent.glob("nb[0-9][0-9].py"))
+    if "01" not in file.stem
 ]
 
 
@@ -636,7 +692,9 @@ def test_a_solved_exercise_is_remembered_once(double, progress_file):
     for _ in range(2):
         grading.check("99.double", one_line)
     assert json.loads(progress_file.read_text()) == {"solved": ["99.double"]}
-    assert sorted(path.name for path in progress_file.parent.iterdir() if path.suffix != ".lock") == ["progress.json"]
+    assert sorted(path.name for path in progress_file.parent.iterdir() if path.suffix != ".lock") == [
+        "progress.json"
+    ]
 
 
 def test_what_was_solved_stays_solved(double):
@@ -659,7 +717,9 @@ def test_progress_shows_solved_and_open_exercises(double):
 
 @pytest.mark.parametrize("notebook", ["98", "0", "00.zero_head", ""])
 def test_progress_of_a_notebook_without_exercises_names_those_that_have_some(double, notebook):
-    with pytest.raises(ValueError, match=rf"^notebook is {notebook!r}; notebooks with exercises are: 00, .*99$"):
+    with pytest.raises(
+        ValueError, match=rf"^notebook is {notebook!r}; notebooks with exercises are: 00, .*99$"
+    ):
         grading.progress(notebook)
 
 
@@ -682,7 +742,9 @@ def test_strangers_in_the_file_are_left_out(progress_file):
 def test_a_file_that_cannot_be_written_does_not_stand_in_the_way(double, monkeypatch, tmp_path, blocked_by):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    place = tmp_path / "file" / "progress.json" if blocked_by == "a file for a folder" else tmp_path / "folder"
+    place = (
+        tmp_path / "file" / "progress.json" if blocked_by == "a file for a folder" else tmp_path / "folder"
+    )
     monkeypatch.setenv("MI_PROGRESS", str(place))
     assert grading.check("99.double", one_line).status == "passed"
     assert store.solved() == set()

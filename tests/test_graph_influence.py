@@ -15,17 +15,26 @@ CLOSE = dict(atol=1e-5, rtol=1e-4)
 def five_nodes():
     """A feature, an error, two tokens (one layer, two positions, one of them without an error) and a logit.
 
-    Token 1 -> feature 3.0, error -> feature -1.0; feature -> logit 2.0, error -> logit 1.0, token 1 -> logit -1.0.
+    Token 1 -> feature 3.0, error -> feature -1.0; feature -> logit 2.0, error -> logit 1.0, token 1 -> logit
+    -1.0.
     """
     graph = example().graph
     adjacency = torch.zeros(6, 6)  # feature, errors at 0 and 1, tokens 0 and 1, logit
     adjacency[0, 4], adjacency[0, 2] = 3.0, -1.0
     adjacency[5, 0], adjacency[5, 2], adjacency[5, 4] = 2.0, 1.0, -1.0
     return replace(
-        graph, prompt=("<s>", "a"), token_ids=torch.tensor([0, 1]), n_layers=1, features=torch.tensor([[0, 1, 7]]),
-        activations=torch.tensor([2.0]), logits=torch.tensor([3]), probabilities=torch.tensor([0.8]),
-        adjacency=adjacency, bias=torch.zeros(6), left_out=torch.zeros(6),
-    )  # fmt: skip
+        graph,
+        prompt=("<s>", "a"),
+        token_ids=torch.tensor([0, 1]),
+        n_layers=1,
+        features=torch.tensor([[0, 1, 7]]),
+        activations=torch.tensor([2.0]),
+        logits=torch.tensor([3]),
+        probabilities=torch.tensor([0.8]),
+        adjacency=adjacency,
+        bias=torch.zeros(6),
+        left_out=torch.zeros(6),
+    )
 
 
 def random_graph(seed, *, n_features=12, layers=3, positions=3, logits=3):
@@ -35,16 +44,27 @@ def random_graph(seed, *, n_features=12, layers=3, positions=3, logits=3):
     layer = torch.randint(layers, (n_features,), generator=generator).sort().values
     position = torch.randint(1, positions, (n_features,), generator=generator)
     features = torch.stack([layer, position, torch.arange(n_features)], dim=1)
-    graph = replace(five_nodes(), prompt=("<s>", "a", "b"), token_ids=torch.arange(positions), n_layers=layers,
-                    features=features, activations=torch.ones(n_features), logits=torch.arange(logits),
-                    probabilities=torch.tensor([0.5, 0.3, 0.1])[:logits], bias=torch.zeros(size),
-                    left_out=torch.zeros(size), adjacency=torch.zeros(size, size))  # fmt: skip
+    graph = replace(
+        five_nodes(),
+        prompt=("<s>", "a", "b"),
+        token_ids=torch.arange(positions),
+        n_layers=layers,
+        features=features,
+        activations=torch.ones(n_features),
+        logits=torch.arange(logits),
+        probabilities=torch.tensor([0.5, 0.3, 0.1])[:logits],
+        bias=torch.zeros(size),
+        left_out=torch.zeros(size),
+        adjacency=torch.zeros(size, size),
+    )
     heights = torch.full((size,), -1)
     heights[:n_features], heights[graph.logit_nodes] = layer, layers
     heights[graph.errors] = torch.arange(layers).repeat_interleave(positions)
     can = heights[None] < heights[:, None]
     can[graph.errors] = can[graph.tokens] = False
-    sizes = torch.randn((size, size), generator=generator) * (torch.rand((size, size), generator=generator) < 0.4)
+    sizes = torch.randn((size, size), generator=generator) * (
+        torch.rand((size, size), generator=generator) < 0.4
+    )
     graph.adjacency[:] = sizes * can
     graph.adjacency[n_features // 2] = 0  # a feature that nothing feeds
     graph.adjacency[:, n_features // 3] = 0  # and one that feeds nothing
@@ -131,14 +151,17 @@ def test_scores_against_sums_over_nodes(seed):
 
 
 def slowly_pruned(graph, node_threshold, edge_threshold):
-    """The rules of circuit-tracer's pruning, a node and an edge at a time, in float64 and with the matrix inverse."""
+    """The rules of circuit-tracer's pruning, a node and an edge at a time, in float64 and with the matrix
+    inverse."""
     size, weights = graph.n_nodes, weights_of(graph).double()
     always = {*range(graph.tokens.start, graph.tokens.stop), *range(graph.tokens.stop, size)}
 
     def reach_of(adjacency):
         edges = adjacency.double().abs()
         edges = edges / edges.sum(dim=1, keepdim=True).clamp(min=1e-10)
-        return edges, weights @ (torch.linalg.inv(torch.eye(size).double() - edges) - torch.eye(size).double())
+        return edges, weights @ (
+            torch.linalg.inv(torch.eye(size).double() - edges) - torch.eye(size).double()
+        )
 
     def best(values, share):
         chosen, held = set(), 0.0
@@ -184,13 +207,17 @@ def test_the_usual_thresholds_are_the_default():
     assert torch.equal(found.nodes, prune(graph, 0.8, 0.98).nodes)
     assert torch.equal(found.edges, prune(graph, 0.8, 0.98).edges)
     assert 0 < found.edges.sum() < (graph.adjacency != 0).sum() and found.nodes.sum() < graph.n_nodes
-    assert repr(found).startswith(f"Pruned({int(found.nodes.sum())} of {graph.n_nodes} nodes, {int(found.edges.sum())}")
+    assert repr(found).startswith(
+        f"Pruned({int(found.nodes.sum())} of {graph.n_nodes} nodes, {int(found.edges.sum())}"
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_with_thresholds_of_one_every_node_with_influence_stays(seed):
     graph = random_graph(seed)
-    for feature in range(graph.n_features):  # one that nothing feeds goes by another rule: here it has no influence
+    for feature in range(
+        graph.n_features
+    ):  # one that nothing feeds goes by another rule: here it has no influence
         if not graph.adjacency[feature].any():
             graph.adjacency[:, feature] = 0
     reach, found = node_influence(graph), prune(graph, 1.0, 1.0)
@@ -201,7 +228,9 @@ def test_with_thresholds_of_one_every_node_with_influence_stays(seed):
 
 
 def test_tokens_and_logits_stay_even_without_influence():
-    found = prune(five_nodes(), 0.01, 0.01)  # the token is the most influential; nothing flows from that at position 0
+    found = prune(
+        five_nodes(), 0.01, 0.01
+    )  # the token is the most influential; nothing flows from that at position 0
     assert found.nodes.tolist() == [False, False, False, True, True, True]
 
 
@@ -210,7 +239,9 @@ def test_what_pruning_drops_by_hand():
     assert prune(graph, 0.4, 1.0).nodes.tolist() == [False, False, False, True, True, True]
     assert prune(graph, 0.74, 1.0).nodes.tolist() == [True, False, False, True, True, True]
     assert prune(graph, 0.76, 1.0).nodes.tolist() == [True, False, True, True, True, True]
-    weak = prune(graph, 0.74, 0.5)  # without the error: token -> feature and feature -> logit 2/3 each, the third 1/3
+    weak = prune(
+        graph, 0.74, 0.5
+    )  # without the error: token -> feature and feature -> logit 2/3 each, the third 1/3
     assert [tuple(e) for e in weak.edges.nonzero().tolist()] == [(0, 4), (5, 0)] and weak.nodes[0]
 
 

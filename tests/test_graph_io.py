@@ -29,15 +29,33 @@ def node(file, node_id):
 
 def test_nodes_are_those_that_were_kept_with_the_ids_of_the_format(small):
     assert [one.node_id for one in small.nodes] == [
-        "0_7_1", "1_3_2", "1_40_2", "0_-1_2", "E_0_0", "E_41_1", "E_57_2", "3_88_2", "3_41_2",
-    ]  # fmt: skip
-    kinds = [graph_file.FEATURE] * 3 + [graph_file.ERROR] + [graph_file.EMBEDDING] * 3 + [graph_file.LOGIT] * 2
+        "0_7_1",
+        "1_3_2",
+        "1_40_2",
+        "0_-1_2",
+        "E_0_0",
+        "E_41_1",
+        "E_57_2",
+        "3_88_2",
+        "3_41_2",
+    ]
+    kinds = (
+        [graph_file.FEATURE] * 3 + [graph_file.ERROR] + [graph_file.EMBEDDING] * 3 + [graph_file.LOGIT] * 2
+    )
     assert [one.feature_type for one in small.nodes] == kinds
     assert [one.ctx_idx for one in small.nodes] == [1, 2, 2, 2, 0, 1, 2, 2, 2]
     assert [one.layer for one in small.nodes] == ["0", "1", "1", "0", "E", "E", "E", "3", "3"]
     assert [one.js_node_id for one in small.nodes] == [
-        "0_7-0", "1_3-0", "1_40-0", "0_-1-2", "E_0-0", "E_41-1", "E_57-2", "L_88-2", "L_41-2",
-    ]  # fmt: skip
+        "0_7-0",
+        "1_3-0",
+        "1_40-0",
+        "0_-1-2",
+        "E_0-0",
+        "E_41-1",
+        "E_57-2",
+        "L_88-2",
+        "L_41-2",
+    ]
 
 
 def test_features_are_numbered_by_cantors_pairing(small):
@@ -48,20 +66,35 @@ def test_features_are_numbered_by_cantors_pairing(small):
 
 def test_labels_values_and_probabilities_stand_with_their_nodes(small):
     assert [one.clerp for one in small.nodes[:6]] == [
-        "the state of Dallas", "", "say a capital", "", "<|endoftext|>", " Dallas",
-    ]  # fmt: skip
+        "the state of Dallas",
+        "",
+        "say a capital",
+        "",
+        "<|endoftext|>",
+        " Dallas",
+    ]
     assert [one.activation for one in small.nodes] == [2.0, 0.5, 1.25, *[None] * 6]
     cumulative = graph_examples.pruned().cumulative.tolist()
-    assert [one.influence for one in small.nodes] == [*(cumulative[i] for i in (0, 1, 2, 5, 9, 10, 11)), None, None]
+    assert [one.influence for one in small.nodes] == [
+        *(cumulative[i] for i in (0, 1, 2, 5, 9, 10, 11)),
+        None,
+        None,
+    ]
     top, other = small.nodes[-2:]
-    assert top.token_prob == 0.75 and top.clerp == 'Output " Austin" (p=0.750)' and top.more["is_target_logit"] is True
+    assert (
+        top.token_prob == 0.75
+        and top.clerp == 'Output " Austin" (p=0.750)'
+        and top.more["is_target_logit"] is True
+    )
     assert other.token_prob == pytest.approx(0.2) and other.more["is_target_logit"] is False
     assert node(small, "0_7_1").token_prob == 0.0
 
 
 def test_links_go_from_source_to_target_with_signed_raw_weights(small):
     names = dict(zip([0, 1, 2, 5, 9, 10, 11, 12, 13], [one.node_id for one in small.nodes], strict=True))
-    wanted = {(names[source], names[target]): weight for (target, source), weight in graph_examples.EDGES.items()}
+    wanted = {
+        (names[source], names[target]): weight for (target, source), weight in graph_examples.EDGES.items()
+    }
     assert {(one.source, one.target): one.weight for one in small.links} == wanted
     assert len(small.links) == len(wanted)
 
@@ -69,7 +102,9 @@ def test_links_go_from_source_to_target_with_signed_raw_weights(small):
 def test_an_edge_whose_node_was_dropped_is_no_link():
     edges = graph_examples.pruned().edges.clone()
     edges[1, 3] = True
-    assert len(graph_io.from_graph(graph_examples.pruned(edges=edges), slug="x").links) == len(graph_examples.EDGES)
+    assert len(graph_io.from_graph(graph_examples.pruned(edges=edges), slug="x").links) == len(
+        graph_examples.EDGES
+    )
 
 
 def test_metadata_say_what_the_graph_is_of(small):
@@ -86,7 +121,9 @@ def test_metadata_say_what_the_graph_is_of(small):
 def test_logits_without_text_go_by_number():
     file = graph_io.from_graph(graph_examples.pruned(), slug="x")
     assert file.nodes[-1].clerp == 'Output "token 41" (p=0.200)'
-    with pytest.raises(ValueError, match=r"^logit_tokens has 1 entries; it should have 2, one for each logit$"):
+    with pytest.raises(
+        ValueError, match=r"^logit_tokens has 1 entries; it should have 2, one for each logit$"
+    ):
         graph_io.from_graph(graph_examples.pruned(), slug="x", logit_tokens=[" a"])
 
 
@@ -107,17 +144,41 @@ def test_a_file_has_the_published_form(small, raw):
 
 # As other programs write them: no optional fields, layers as numbers, fields and parts that we don't know.
 FOREIGN = {
-    "metadata": {"slug": "theirs", "scan": "gemma", "prompt_tokens": ["a", "\ud800"], "prompt": "a?", "info": {"x": 1}},
+    "metadata": {
+        "slug": "theirs",
+        "scan": "gemma",
+        "prompt_tokens": ["a", "\ud800"],
+        "prompt": "a?",
+        "info": {"x": 1},
+    },
     "qParams": {"pinnedIds": ["0_1_0"], "supernodes": [["name", "0_1_0"]], "sg_pos": "1,2", "other": [1.5]},
     "nodes": [
-        {"node_id": "0_1_0", "feature": None, "layer": 0, "ctx_idx": 0, "feature_type": "lorsa", "jsNodeId": "0_1-0",
-         "clerp": "", "activation": None, "qk_tracing_results": {"pair_wise_contributors": [["a", "b", 0.5]]}},
-        {"node_id": "28_5_1", "feature": 5, "layer": "28", "ctx_idx": 1, "feature_type": "logit", "jsNodeId": "L_5-1",
-         "clerp": "é \u2028", "influence": 0.1 + 0.2, "token_prob": 1e-30},
+        {
+            "node_id": "0_1_0",
+            "feature": None,
+            "layer": 0,
+            "ctx_idx": 0,
+            "feature_type": "lorsa",
+            "jsNodeId": "0_1-0",
+            "clerp": "",
+            "activation": None,
+            "qk_tracing_results": {"pair_wise_contributors": [["a", "b", 0.5]]},
+        },
+        {
+            "node_id": "28_5_1",
+            "feature": 5,
+            "layer": "28",
+            "ctx_idx": 1,
+            "feature_type": "logit",
+            "jsNodeId": "L_5-1",
+            "clerp": "é \u2028",
+            "influence": 0.1 + 0.2,
+            "token_prob": 1e-30,
+        },
     ],
     "links": [{"source": "0_1_0", "target": "28_5_1", "weight": 1, "note": "kept"}],
     "qk_only_nodes": {"z": {"node_id": "z"}},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("content", [FOREIGN, "small", "large"])
@@ -135,8 +196,12 @@ def test_a_round_trip_loses_nothing(content, small, tmp_path):
 def test_a_failed_write_leaves_the_old_file(small, tmp_path):
     path = graph_io.write(small, tmp_path / "a.json")
     before = path.read_bytes()
-    bad = graph_file.GraphFile({**small.metadata, "made": float("nan")}, small.q_params, small.nodes, small.links)
-    with pytest.raises(ValueError, match=r"^the graph can't be written as JSON .*; its numbers should be finite$"):
+    bad = graph_file.GraphFile(
+        {**small.metadata, "made": float("nan")}, small.q_params, small.nodes, small.links
+    )
+    with pytest.raises(
+        ValueError, match=r"^the graph can't be written as JSON .*; its numbers should be finite$"
+    ):
         graph_io.write(bad, path)
     assert path.read_bytes() == before and [one.name for one in tmp_path.iterdir()] == ["a.json"]
     with pytest.raises(ValueError, match=r"^path is '.*a.json'; it should be in a folder that exists$"):
@@ -147,12 +212,17 @@ def test_the_state_of_the_view_is_saved_and_keeps_the_rest():
     file = graph_io.parse(json.dumps(FOREIGN))
     changed = file.with_state(pinned=["28_5_1"], supernodes=[["two", "0_1_0", "28_5_1"]], clicked="0_1_0")
     assert changed.q_params == {
-        "pinnedIds": ["28_5_1"], "supernodes": [["two", "0_1_0", "28_5_1"]], "clickedId": "0_1_0", "sg_pos": "1,2",
+        "pinnedIds": ["28_5_1"],
+        "supernodes": [["two", "0_1_0", "28_5_1"]],
+        "clickedId": "0_1_0",
+        "sg_pos": "1,2",
         "other": [1.5],
-    }  # fmt: skip
+    }
     assert changed.nodes == file.nodes and file.q_params == FOREIGN["qParams"]
     for state in ({"pinned": ["9"]}, {"supernodes": [["name", "9"]]}, {"clicked": "9"}):
-        with pytest.raises(ValueError, match=r"^the state names '9'; it should name nodes of the graph only$"):
+        with pytest.raises(
+            ValueError, match=r"^the state names '9'; it should name nodes of the graph only$"
+        ):
             file.with_state(**{"pinned": [], "supernodes": [], **state})
     assert file.with_state(pinned=[], supernodes=[["9"]]).q_params["supernodes"] == [["9"]], "a name is no id"
 
@@ -168,7 +238,9 @@ def test_the_index_lists_the_metadata_of_each_graph(small, tmp_path):
 
 @pytest.mark.parametrize("slug", ["", "a b", "../a", "a/b", '"'])
 def test_a_slug_that_is_no_name_of_a_file_is_refused(slug):
-    with pytest.raises(ValueError, match=r"^slug is .*; it should be made of letters, digits, '-', '_' and '\.'$"):
+    with pytest.raises(
+        ValueError, match=r"^slug is .*; it should be made of letters, digits, '-', '_' and '\.'$"
+    ):
         graph_io.from_graph(graph_examples.pruned(), slug=slug)
 
 
@@ -198,42 +270,82 @@ BAD = {
         "prompt_tokens of metadata holds something else than strings; it should hold strings only",
     ),
     "no id": (["nodes", 2, "node_id"], None, "nodes[2] has no node_id; it should have a string there"),
-    "no jsNodeId": (["nodes", 0, "jsNodeId"], None, "nodes[0] has no jsNodeId; it should have a string there"),
+    "no jsNodeId": (
+        ["nodes", 0, "jsNodeId"],
+        None,
+        "nodes[0] has no jsNodeId; it should have a string there",
+    ),
     "node no object": (["nodes", 1], "x", "nodes[1] is 'x'; it should be an object"),
     "label a number": (["nodes", 0, "clerp"], 3, "clerp of nodes[0] is 3; it should be a string"),
-    "position true": (["nodes", 0, "ctx_idx"], True, "ctx_idx of nodes[0] is True; it should be a whole number"),
+    "position true": (
+        ["nodes", 0, "ctx_idx"],
+        True,
+        "ctx_idx of nodes[0] is True; it should be a whole number",
+    ),
     "twice": (["nodes", 1, "node_id"], "0_7_1", "node '0_7_1' is there twice; ids of nodes should differ"),
     "after the prompt": (
-        ["nodes", 0, "ctx_idx"], 3, "ctx_idx of node '0_7_1' is 3; it should be a position of the 3 tokens",
+        ["nodes", 0, "ctx_idx"],
+        3,
+        "ctx_idx of node '0_7_1' is 3; it should be a position of the 3 tokens",
     ),
     "before the prompt": (
-        ["nodes", 0, "ctx_idx"], -1, "ctx_idx of node '0_7_1' is -1; it should be a position of the 3 tokens",
+        ["nodes", 0, "ctx_idx"],
+        -1,
+        "ctx_idx of node '0_7_1' is -1; it should be a position of the 3 tokens",
     ),
     "influence": (
-        ["nodes", 0, "influence"], float("nan"), "influence of node '0_7_1' is nan; it should be a finite number",
+        ["nodes", 0, "influence"],
+        float("nan"),
+        "influence of node '0_7_1' is nan; it should be a finite number",
     ),
     "dangling source": (
-        ["links", 3, "source"], "nobody", "source of links[3] is 'nobody'; it should be the id of a node in the graph",
+        ["links", 3, "source"],
+        "nobody",
+        "source of links[3] is 'nobody'; it should be the id of a node in the graph",
     ),
     "dangling target": (
-        ["links", 0, "target"], "nobody", "target of links[0] is 'nobody'; it should be the id of a node in the graph",
+        ["links", 0, "target"],
+        "nobody",
+        "target of links[0] is 'nobody'; it should be the id of a node in the graph",
     ),
     "nan": (["links", 4, "weight"], float("nan"), "weight of links[4] is nan; it should be a finite number"),
-    "infinite": (["links", 4, "weight"], float("-inf"), "weight of links[4] is -inf; it should be a finite number"),
-    "huge": (["links", 4, "weight"], 10**400, f"weight of links[4] is {'1' + '0' * 58}…; it should be a finite number"),
-    "weight as text": (["links", 0, "weight"], "1", "weight of links[0] is '1'; it should be a finite number"),
-    "no weight": (["links", 0, "weight"], None, "links[0] has no weight; it should have a finite number there"),
-    "pins": (["qParams", "pinnedIds"], "a,b", "pinnedIds of qParams is 'a,b'; it should be a list of node ids"),
+    "infinite": (
+        ["links", 4, "weight"],
+        float("-inf"),
+        "weight of links[4] is -inf; it should be a finite number",
+    ),
+    "huge": (
+        ["links", 4, "weight"],
+        10**400,
+        f"weight of links[4] is {'1' + '0' * 58}…; it should be a finite number",
+    ),
+    "weight as text": (
+        ["links", 0, "weight"],
+        "1",
+        "weight of links[0] is '1'; it should be a finite number",
+    ),
+    "no weight": (
+        ["links", 0, "weight"],
+        None,
+        "links[0] has no weight; it should have a finite number there",
+    ),
+    "pins": (
+        ["qParams", "pinnedIds"],
+        "a,b",
+        "pinnedIds of qParams is 'a,b'; it should be a list of node ids",
+    ),
     "groups": (
-        ["qParams", "supernodes"], [["a"], []],
+        ["qParams", "supernodes"],
+        [["a"], []],
         "supernodes of qParams is [['a'], []]; it should be a list of lists: a name, then node ids",
     ),
     "group of numbers": (
-        ["qParams", "supernodes"], [["a", 1]],
+        ["qParams", "supernodes"],
+        [["a", 1]],
         "supernodes of qParams is [['a', 1]]; it should be a list of lists: a name, then node ids",
     ),
     "clicked": (["qParams", "clickedId"], 5, "clickedId of qParams is 5; it should be a node id"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -249,25 +361,33 @@ def test_a_bad_file_is_refused_in_one_sentence_that_names_it(name, raw, tmp_path
 @pytest.mark.parametrize("content", [b"", b"{", b"<html>", b"[" * 100_000, b'{"nodes": [1,]}'])
 def test_what_is_not_json_is_refused(content, tmp_path):
     (tmp_path / "bad.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"^bad.json: this is not JSON \(.*\); it should be a graph in JSON$"):
+    with pytest.raises(
+        ValueError, match=r"^bad.json: this is not JSON \(.*\); it should be a graph in JSON$"
+    ):
         graph_io.read(tmp_path / "bad.json")
 
 
 def test_what_is_no_graph_file_at_all_is_refused(tmp_path):
     file = tmp_path / "bad.json"
-    with pytest.raises(ValueError, match=r"^there is no file 'bad.json' to read; path should be a graph file$"):
+    with pytest.raises(
+        ValueError, match=r"^there is no file 'bad.json' to read; path should be a graph file$"
+    ):
         graph_io.read(file)
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"^bad.json: this is not UTF-8; it should be a graph in JSON$"):
         graph_io.read(file)
     file.write_text("[1]")
-    with pytest.raises(ValueError, match=r"^bad.json: this is \[1\]; it should be an object with metadata, qParams, "):
+    with pytest.raises(
+        ValueError, match=r"^bad.json: this is \[1\]; it should be an object with metadata, qParams, "
+    ):
         graph_io.read(file)
 
 
 def test_a_graph_made_by_hand_is_checked_as_well(small):
     with pytest.raises(ValueError, match=r"^weight of links\[0\] is nan; it should be a finite number$"):
-        graph_file.GraphFile(small.metadata, {}, small.nodes, (graph_io.Link("0_7_1", "1_3_2", float("nan")),))
+        graph_file.GraphFile(
+            small.metadata, {}, small.nodes, (graph_io.Link("0_7_1", "1_3_2", float("nan")),)
+        )
     graph = graph_examples.pruned().graph
     broken = replace(graph, adjacency=graph.adjacency.masked_fill(graph.adjacency == 1.5, torch.nan))
     with pytest.raises(ValueError, match=r"^weight of links\[0\] is nan"):

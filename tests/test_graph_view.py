@@ -1,4 +1,5 @@
-"""Where nodes stand, the figure, and what the browser and its page hold; how they look is tested in a browser."""
+"""Where nodes stand, the figure, and what the browser and its page hold; how they look is tested in a
+browser."""
 
 import base64
 import hashlib
@@ -42,20 +43,26 @@ def test_in_a_cell_the_most_influential_come_first_and_errors_last():
     more = [{"influence": 0.5}, {"influence": 0.1}, {"influence": None}, {"influence": 0.05}]
     nodes = [graph_io.feature_node(0, 0, i, "", one) for i, one in enumerate(more)]
     nodes[3] = graph_io.Node("0_-1_0", -1, "0", 0, "mlp reconstruction error", "x", "", {"influence": 0.05})
-    found = place(GraphFile({"slug": "a", "scan": "", "prompt_tokens": ["a"], "prompt": "a"}, {}, tuple(nodes), ()))
+    found = place(
+        GraphFile({"slug": "a", "scan": "", "prompt_tokens": ["a"], "prompt": "a"}, {}, tuple(nodes), ())
+    )
     order = sorted(range(4), key=lambda i: (-found.y[i], found.x[i]))
     assert order == [1, 0, 2, 3]
 
 
 def test_layers_of_other_programs_have_rows_too():
     def rows(*layers):
-        nodes = tuple(graph_io.Node(f"n{i}", None, one, 0, "lorsa", "x", "", {}) for i, one in enumerate(layers))
+        nodes = tuple(
+            graph_io.Node(f"n{i}", None, one, 0, "lorsa", "x", "", {}) for i, one in enumerate(layers)
+        )
         metadata = {"slug": "a", "scan": "", "prompt_tokens": [" a"], "prompt": "a"}
         return place(GraphFile(metadata, {}, nodes, ()))
 
     assert rows(2, "0").row_names == ("emb", "0", "1", "2", "logit")
     assert rows("10", "9", "mid").row_names == ("emb", "mid", *map(str, range(11)), "logit")
-    assert rows(10**9, 3).row_names == ("emb", "3", "1000000000", "logit"), "empty layers are left out of so many"
+    assert rows(10**9, 3).row_names == ("emb", "3", "1000000000", "logit"), (
+        "empty layers are left out of so many"
+    )
     assert rows(0).tokens == ("·a",)
 
 
@@ -73,11 +80,20 @@ def test_the_figure_has_every_node_and_tells_signs_apart(small):
     fig, found = graph_view.figure(small, title="Dallas"), place(small)
     at = {node.node_id: (found.x[i], found.y[i]) for i, node in enumerate(small.nodes)}
     for sign, dash in (("positive", "solid"), ("negative", "5px,3px")):
-        wanted = {(dash, at[a.source], at[a.target]) for a in small.links if (a.weight < 0) == (sign == "negative")}
+        wanted = {
+            (dash, at[a.source], at[a.target]) for a in small.links if (a.weight < 0) == (sign == "negative")
+        }
         assert set(lines(fig, sign)) == wanted and len(wanted) == len(lines(fig, sign))
         assert [trace.showlegend for trace in fig.data if trace.name == sign].count(True) == 1
-    counts = {trace.name: (len(trace.x), trace.marker.symbol) for trace in fig.data if trace.mode == "markers"}
-    assert counts == {"token": (3, "square"), "feature": (3, "circle"), "error": (1, "diamond"), "logit": (2, "square")}
+    counts = {
+        trace.name: (len(trace.x), trace.marker.symbol) for trace in fig.data if trace.mode == "markers"
+    }
+    assert counts == {
+        "token": (3, "square"),
+        "feature": (3, "circle"),
+        "error": (1, "diamond"),
+        "logit": (2, "square"),
+    }
     assert fig.layout.xaxis.title.text == "position" and fig.layout.title.text == "Dallas"
     assert [one.text for one in fig.layout.annotations] == ["·Austin 0.750", "·Dallas 0.200"]
 
@@ -106,12 +122,19 @@ def test_text_in_the_figure_is_no_markup():
 
 
 def test_the_browser_starts_from_the_state_of_the_file():
-    state = {"pinnedIds": ["0_7_1", "gone", "0_7_1"], "supernodes": [["a", "1_3_2", "gone"], ["b", "gone"], ["c"]]}
+    state = {
+        "pinnedIds": ["0_7_1", "gone", "0_7_1"],
+        "supernodes": [["a", "1_3_2", "gone"], ["b", "gone"], ["c"]],
+    }
     browser = graph_view.GraphBrowser(graph_examples.by_hand(**state, clickedId="1_3_2"))
-    assert browser.pinned == ["0_7_1"] and browser.supernodes == [["a", "1_3_2"]] and browser.clicked == "1_3_2"
+    assert (
+        browser.pinned == ["0_7_1"] and browser.supernodes == [["a", "1_3_2"]] and browser.clicked == "1_3_2"
+    )
     assert browser.threshold == 1.0
     assert graph_view.GraphBrowser(graph_examples.by_hand(clickedId="gone")).clicked == ""
-    twice = graph_view.GraphBrowser(graph_examples.by_hand(supernodes=[["a", "1_3_2"], ["b", "1_3_2", "0_7_1"]]))
+    twice = graph_view.GraphBrowser(
+        graph_examples.by_hand(supernodes=[["a", "1_3_2"], ["b", "1_3_2", "0_7_1"]])
+    )
     assert twice.supernodes == [["a", "1_3_2"], ["b", "0_7_1"]]
 
 
@@ -122,7 +145,11 @@ def test_what_is_set_is_saved(small, tmp_path):
     wanted = {"pinnedIds": ["1_40_2"], "supernodes": [["Texas", "0_7_1", "1_3_2"]], "clickedId": "0_7_1"}
     assert saved.q_params == wanted and saved.nodes == small.nodes
     again = graph_view.GraphBrowser(saved)
-    assert (again.pinned, again.supernodes, again.clicked) == (browser.pinned, browser.supernodes, browser.clicked)
+    assert (again.pinned, again.supernodes, again.clicked) == (
+        browser.pinned,
+        browser.supernodes,
+        browser.clicked,
+    )
 
 
 BAD = {
@@ -145,7 +172,9 @@ def test_a_state_that_the_graph_does_not_have_is_refused(name, small):
 
 def test_supernodes_are_named_lists_that_share_no_node(small):
     browser = graph_view.GraphBrowser(small)
-    with pytest.raises(ValueError, match=r"^supernodes has \['a'\]; each should be a name, then at least one node id$"):
+    with pytest.raises(
+        ValueError, match=r"^supernodes has \['a'\]; each should be a name, then at least one node id$"
+    ):
         browser.supernodes = [["a"]]
     with pytest.raises(ValueError, match=r"^supernodes has '0_7_1' twice; a node should be in one of them$"):
         browser.supernodes = [["a", "0_7_1"], ["b", "1_3_2", "0_7_1"]]

@@ -1,4 +1,5 @@
-"""The hand-wired model: it answers, its transcoders are exact, and the graph finds its true edges and no others."""
+"""The hand-wired model: it answers, its transcoders are exact, and the graph finds its true edges and no
+others."""
 
 import pytest
 import torch
@@ -21,7 +22,9 @@ def local_of(model, relation, city, **options):
 def edges_of(graph):
     names = hand_wired.node_names(graph)
     found = (graph.adjacency.abs() > 1e-4).nonzero().tolist()
-    return {(names[source], names[target]): float(graph.adjacency[target, source]) for target, source in found}
+    return {
+        (names[source], names[target]): float(graph.adjacency[target, source]) for target, source in found
+    }
 
 
 @pytest.mark.parametrize(("relation", "city"), PROMPTS)
@@ -81,7 +84,9 @@ def test_a_feature_that_leads_nowhere_is_pruned(model):
     graph = attribution.build(local_of(model, "capital", "Dallas"), max_logits=1)
     pruned = graph_influence.prune(graph, node_threshold=1.0, edge_threshold=1.0)
     names = hand_wired.node_names(graph)
-    kept = {name for name, stays in zip(names[: graph.n_features], pruned.nodes.tolist(), strict=False) if stays}
+    kept = {
+        name for name, stays in zip(names[: graph.n_features], pruned.nodes.tolist(), strict=False) if stays
+    }
     assert set(names[: graph.n_features]) - kept == {"asks capital @ capital"}
 
 
@@ -105,7 +110,9 @@ def test_a_neuron_left_out_becomes_error(model):
 def test_bad_names(model):
     with pytest.raises(ValueError, match=r"without has 'Ohio'; neurons are Texas,"):
         hand_wired.transcoders(model, without=["Ohio"])
-    with pytest.raises(ValueError, match=r"relation and city are 'capital' and 'Paris'; they should be one of capital"):
+    with pytest.raises(
+        ValueError, match=r"relation and city are 'capital' and 'Paris'; they should be one of capital"
+    ):
         hand_wired.true_edges("capital", "Paris")
     with pytest.raises(ValueError, match=r"relation and city are 'flower' and 'Dallas'"):
         hand_wired.true_edges("flower", "Dallas")

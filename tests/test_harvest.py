@@ -93,7 +93,8 @@ def test_nothing_stays_behind(model: TransformerBridge):
     torch.testing.assert_close(harvest.residual_streams(model, tokens), streams)
 
 
-# ------------------------------------------------------------------------------------------------------ bad input
+# ------------------------------------------------------------------------------------------------------ bad
+# input
 
 
 def test_not_a_number_is_named(tiny_llama: Path):
@@ -146,7 +147,8 @@ def test_different_widths(model: TransformerBridge):
     refused(model, some_tokens(), names, "different widths", *names)
 
 
-# -------------------------------------------------------------------------------------------- massive activations
+# -------------------------------------------------------------------------------------------- massive
+# activations
 
 
 def planted(sizes: dict[tuple[int, int], float]) -> torch.Tensor:
@@ -178,7 +180,9 @@ def test_no_names_and_a_name_twice(model: TransformerBridge):
     name = hooks.hook_name(model, "resid_pre", 1)
     twice = harvest.activations(model, some_tokens(), [name, name], batch_size=2)
     assert torch.equal(twice[0], twice[1])
-    torch.testing.assert_close(twice[:1], harvest.activations(model, some_tokens(), [name]))  # in other batches
+    torch.testing.assert_close(
+        twice[:1], harvest.activations(model, some_tokens(), [name])
+    )  # in other batches
 
 
 def test_hook_point_that_has_no_vector_a_token(model: TransformerBridge):
@@ -203,20 +207,25 @@ def test_massive_tokens_are_dropped_in_place_and_the_others_stay_in_order():
     assert found.data_ptr() == streams.data_ptr()
 
 
-# ------------------------------------------------------------------------------------- no further than it has to
+# ------------------------------------------------------------------------------------- no further than it has
+# to
 
 
 def fired(model: TransformerBridge, watched: list[str], run) -> list[str]:
     """Which of the hook points something passes while ``run`` is called, in that order."""
     seen = []
-    with model.hooks(fwd_hooks=[(name, lambda value, hook, name=name: seen.append(name)) for name in watched]):
+    with model.hooks(
+        fwd_hooks=[(name, lambda value, hook, name=name: seen.append(name)) for name in watched]
+    ):
         run()
     return seen
 
 
 def depths(model: TransformerBridge) -> list[str]:
     inside = [
-        f"blocks.{layer}.{site}" for layer in (0, 1) for site in ("hook_resid_pre", "attn.hook_z", "hook_mlp_out")
+        f"blocks.{layer}.{site}"
+        for layer in (0, 1)
+        for site in ("hook_resid_pre", "attn.hook_z", "hook_mlp_out")
     ]
     return [*inside, "blocks.1.hook_resid_post", "ln_final.hook_normalized", "unembed.hook_in"]
 
@@ -226,7 +235,9 @@ def test_nothing_runs_after_the_last_hook_point_asked_for(last: int, model: Tran
     """One batch: everything up to that hook point fires once, nothing behind it does."""
     watched, tokens = depths(model), some_tokens()
     assert fired(model, watched, lambda: model(tokens)) == watched
-    seen = fired(model, watched, lambda: harvest.activations(model, tokens, [watched[last], watched[last // 2]]))
+    seen = fired(
+        model, watched, lambda: harvest.activations(model, tokens, [watched[last], watched[last // 2]])
+    )
     assert seen == watched[: last + 1]  # the watching hook came first, so it still sees the last point
 
 

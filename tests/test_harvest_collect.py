@@ -95,7 +95,9 @@ def test_pieces_make_up_the_whole(contexts: int, model: TransformerBridge):
 def test_pieces_come_one_at_a_time_with_massive_activations(with_massive: TransformerBridge):
     pieces = harvest.pieces(with_massive, tokens_with_massive((0, 3)), HOOK, contexts=1)
     seen = []
-    with with_massive.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda value, hook: seen.append(value.shape[:2]))]):
+    with with_massive.hooks(
+        fwd_hooks=[("blocks.0.hook_resid_pre", lambda value, hook: seen.append(value.shape[:2]))]
+    ):
         next(pieces)
     assert seen == [(1, POS)]  # the other contexts are not run yet
     everything = torch.cat(list(harvest.pieces(with_massive, tokens_with_massive((0, 3)), HOOK, contexts=2)))

@@ -1,4 +1,5 @@
-"""Scores of attention heads: by hand on patterns that are known, and against TransformerLens' head detector."""
+"""Scores of attention heads: by hand on patterns that are known, and against TransformerLens' head
+detector."""
 
 import pytest
 import torch
@@ -52,14 +53,17 @@ def test_repeated_tokens_are_two_copies_of_different_tokens():
 
 
 def test_the_control_repeats_nothing_and_is_as_long():
-    tokens = heads.repeated_tokens(torch.arange(50), 10, batch=5, start=7, generator=generator(), repeat=False)
+    tokens = heads.repeated_tokens(
+        torch.arange(50), 10, batch=5, start=7, generator=generator(), repeat=False
+    )
     assert tokens.shape == (5, 21) and all(len(set(row.tolist())) == 21 for row in tokens)
 
 
 def test_sequences_follow_their_generator_and_leave_the_global_one_alone():
     before = torch.random.get_rng_state()
     first, again, other = (
-        heads.repeated_tokens(torch.arange(50), 5, batch=2, start=0, generator=generator(seed)) for seed in (0, 0, 1)
+        heads.repeated_tokens(torch.arange(50), 5, batch=2, start=0, generator=generator(seed))
+        for seed in (0, 0, 1)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(before, torch.random.get_rng_state())
@@ -67,9 +71,13 @@ def test_sequences_follow_their_generator_and_leave_the_global_one_alone():
 
 @pytest.mark.parametrize(
     ("changes", "word"),
-    [({"period": 2}, "period is 2"), ({"batch": 0}, "batch is 0"), ({"period": 50}, "candidates has 49"),
-     ({"period": 25, "repeat": False}, "candidates has 49")],
-)  # fmt: skip
+    [
+        ({"period": 2}, "period is 2"),
+        ({"batch": 0}, "batch is 0"),
+        ({"period": 50}, "candidates has 49"),
+        ({"period": 25, "repeat": False}, "candidates has 49"),
+    ],
+)
 def test_bad_sequences(changes, word):
     arguments = {"period": 10, "batch": 2} | changes
     period = arguments.pop("period")
@@ -119,9 +127,9 @@ def test_an_even_head():
     sizes = torch.arange(PERIOD + 2, length + 1).float()
     assert found["first"].item() == pytest.approx((1 / sizes).mean().item())
     assert found["entropy"].item() == pytest.approx(sizes.log().mean().item())
-    assert heads.null_of(some_scores({name: [0.0] for name in heads.WEIGHTS})).mean("first").item() == pytest.approx(
-        (1 / sizes).mean().item()
-    )
+    assert heads.null_of(some_scores({name: [0.0] for name in heads.WEIGHTS})).mean(
+        "first"
+    ).item() == pytest.approx((1 / sizes).mean().item())
 
 
 def test_only_queries_of_the_second_copy_count():
@@ -161,10 +169,14 @@ def test_scores_of_a_model_are_those_of_the_head_detector(model):
         for name, detection in wanted.items():
             for layer, head in heads.all_heads(model):
                 theirs = head_detector.compute_head_attention_similarity_score(
-                    cache["pattern", layer][0, head], detection, exclude_bos=False, exclude_current_token=False,
+                    cache["pattern", layer][0, head],
+                    detection,
+                    exclude_bos=False,
+                    exclude_current_token=False,
                     error_measure="mul",
-                )  # fmt: skip
-                # theirs is a share of all attention, of 2 * period + 1 queries; ours a mean over period of them
+                )
+                # theirs is a share of all attention, of 2 * period + 1 queries; ours a mean over period of
+                # them
                 assert found.values[name][i, layer, head].item() == pytest.approx(
                     theirs * (2 * PERIOD + 1) / PERIOD, abs=1e-5
                 )
@@ -201,7 +213,11 @@ def test_the_error_of_one_sequence_is_not_known(model):
 
 
 def test_bad_input_to_scores(model):
-    for tokens, period in ((draw(model), PERIOD + 1), (draw(model)[:0], PERIOD), (draw(model, period=70), 70)):
+    for tokens, period in (
+        (draw(model), PERIOD + 1),
+        (draw(model)[:0], PERIOD),
+        (draw(model, period=70), 70),
+    ):
         with pytest.raises(ValueError) as error:
             heads.score_heads(model, tokens, period)
         assert_one_sentence(error.value)
@@ -219,11 +235,17 @@ def test_a_head_belongs_to_every_class_in_which_it_exceeds_its_own_null():
     null = heads.null_of(some_scores(BASE | {"neighbour": [0.0, 0.0, 0.4, 0.0]}))
     found = heads.classify(scores, null, threshold=0.3)
     assert found["previous"] == [(0, 0), (0, 3)]  # head 2 looks as much at what stands two back
-    assert found["induction"] == [(0, 1), (0, 0)] and found["duplicate"] == [] and set(found) == set(heads.CLASSES)
+    assert (
+        found["induction"] == [(0, 1), (0, 0)]
+        and found["duplicate"] == []
+        and set(found) == set(heads.CLASSES)
+    )
 
 
 def test_a_null_is_no_class_at_the_threshold_it_gives():
-    null = heads.null_of(some_scores(BASE | {"neighbour": [0.1, 0.35, 0.2, 0.0], "duplicate": [0.0, 0.2, 0.0, 0.0]}))
+    null = heads.null_of(
+        some_scores(BASE | {"neighbour": [0.1, 0.35, 0.2, 0.0], "duplicate": [0.0, 0.2, 0.0, 0.0]})
+    )
     assert heads.largest_null(null) == pytest.approx(0.35)
     low = heads.null_of(some_scores(BASE | {"neighbour": [0.02, 0.0, 0.0, 0.0]}))
     assert heads.largest_null(low) == pytest.approx(0.02)  # that of "first" is larger, and no measurement
@@ -309,7 +331,11 @@ def test_the_in_context_score_is_below_zero_where_context_helps():
     loss = torch.tensor([[4.0, 3.0, 1.0], [6.0, 3.0, 2.0]])
     assert head_effects.in_context_score(loss, 0, 2).item() == pytest.approx(-3.5)
     assert head_effects.in_context_score(loss, slice(0, 2), slice(2, None)).item() == pytest.approx(1.5 - 4)
-    for early, late, word in ((3, 1, "early is 3"), (0, -1, "late is -1"), (slice(2, 2), 0, "early is slice")):
+    for early, late, word in (
+        (3, 1, "early is 3"),
+        (0, -1, "late is -1"),
+        (slice(2, 2), 0, "early is slice"),
+    ):
         with pytest.raises(ValueError, match=word):
             head_effects.in_context_score(loss, early, late)
 

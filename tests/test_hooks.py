@@ -8,7 +8,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import hooks, prompts
 
-GATED = {"attn_in": "set_use_attn_in", "result": "set_use_attn_result"}  # off unless asked for: they cost memory
+GATED = {
+    "attn_in": "set_use_attn_in",
+    "result": "set_use_attn_result",
+}  # off unless asked for: they cost memory
 ONCE = ("embed", "final_scale")
 TEXT = "When Mary and John went to the store"
 LOADED = ["llama_model", "gpt2_model", "real_model"]
@@ -55,7 +58,8 @@ def fired(model: TransformerBridge, name: str) -> list[tuple[int, ...]]:
     return seen
 
 
-# ---------------------------------------------------------------------------------------------------------- sites
+# ----------------------------------------------------------------------------------------------------------
+# sites
 
 
 @pytest.mark.parametrize("site", hooks.SITES)
@@ -113,7 +117,12 @@ def test_names_are_transformer_lens_names(llama_model: TransformerBridge):
 
 @pytest.mark.parametrize(
     ("site", "said"),
-    [("resid_pos", "'resid_post'"), ("patern", "'pattern'"), ("atn_out", "'attn_out'"), ("#####", "resid_mid")],
+    [
+        ("resid_pos", "'resid_post'"),
+        ("patern", "'pattern'"),
+        ("atn_out", "'attn_out'"),
+        ("#####", "resid_mid"),
+    ],
 )
 def test_unknown_site(site: str, said: str, llama_model: TransformerBridge):
     with pytest.raises(ValueError) as caught:
@@ -128,7 +137,8 @@ def test_layer_that_is_not_wanted(site: str, llama_model: TransformerBridge):
     assert_one_sentence(caught.value, "layer", repr(site), "None")
 
 
-# ---------------------------------------------------------------------------------------------------------- indices
+# ----------------------------------------------------------------------------------------------------------
+# indices
 
 BAD = [2, -1, 100, True, False, None, 1.0, 0.5, "1"]
 
@@ -172,7 +182,8 @@ def test_key_value_heads_are_fewer(llama_model: TransformerBridge, gpt2_model: T
         assert_one_sentence(caught.value, "head is 2", "from 0 to 1")
 
 
-# ---------------------------------------------------------------------------------------------------------- zero_head
+# ----------------------------------------------------------------------------------------------------------
+# zero_head
 
 
 @torch.no_grad()
@@ -187,7 +198,9 @@ def test_zero_head_takes_away_what_the_head_writes(model: TransformerBridge):
         def subtract(out: torch.Tensor, hook: object, written: torch.Tensor = written) -> torch.Tensor:
             return out - written
 
-        by_hand = model.run_with_hooks(tokens, fwd_hooks=[(hooks.hook_name(model, "attn_out", layer), subtract)])
+        by_hand = model.run_with_hooks(
+            tokens, fwd_hooks=[(hooks.hook_name(model, "attn_out", layer), subtract)]
+        )
         torch.testing.assert_close(zeroed, by_hand, atol=1e-3, rtol=1e-4)
         results.append(zeroed)
         assert (zeroed - clean).abs().max() > 1e-2

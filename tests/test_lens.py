@@ -55,7 +55,8 @@ def refused(call, *said: str) -> None:
     assert_one_sentence(caught.value, *said)
 
 
-# ---------------------------------------------------------------------------------------------------- predictions
+# ----------------------------------------------------------------------------------------------------
+# predictions
 
 
 @torch.no_grad()
@@ -78,7 +79,9 @@ def test_formula_of_a_lens_with_translators(model: TransformerBridge):
     reading = lens.read(model, tokens[0], translators)
     streams = harvest.residual_streams(model, tokens, skip_first=False).double()
     for layer in range(model.cfg.n_layers):
-        translated = streams[layer] @ translators.matrices[layer].double() + translators.biases[layer].double()
+        translated = (
+            streams[layer] @ translators.matrices[layer].double() + translators.biases[layer].double()
+        )
         expected = written_out(model, translated)
         torch.testing.assert_close(reading.log_probs[layer].double(), expected, atol=2e-4, rtol=1e-4)
         single = lens.log_probs(model, translators, streams[layer].float(), layer)
@@ -112,23 +115,43 @@ def test_unembed_any_shape(shape: tuple[int, ...], model: TransformerBridge):
     torch.testing.assert_close(found.double(), written_out(model, stream), atol=2e-4, rtol=1e-4)
 
 
-# --------------------------------------------------------------------------------------------------------- layers
+# ---------------------------------------------------------------------------------------------------------
+# layers
 
 
-@pytest.mark.parametrize(("layers", "shown"), [
-    (None, (0, 1, 2)), ([0], (0, 2)), ([1], (1, 2)), ([0, 1], (0, 1, 2)), ([2], (2,)), ([1, 2], (1, 2)),
-    (range(2), (0, 1, 2)), ((0, 2), (0, 2)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("layers", "shown"),
+    [
+        (None, (0, 1, 2)),
+        ([0], (0, 2)),
+        ([1], (1, 2)),
+        ([0, 1], (0, 1, 2)),
+        ([2], (2,)),
+        ([1, 2], (1, 2)),
+        (range(2), (0, 1, 2)),
+        ((0, 2), (0, 2)),
+    ],
+)
 def test_layers_and_the_row_of_the_model(layers, shown: tuple[int, ...], model: TransformerBridge):
-    everything, some = lens.read(model, TEXT, some_lens(model)), lens.read(model, TEXT, some_lens(model), layers=layers)
+    everything, some = (
+        lens.read(model, TEXT, some_lens(model)),
+        lens.read(model, TEXT, some_lens(model), layers=layers),
+    )
     assert some.layers == shown
     torch.testing.assert_close(some.log_probs, everything.log_probs[list(shown)])
 
 
-@pytest.mark.parametrize(("layers", "said"), [
-    ([-1], "layers holds -1"), ([3], "layers holds 3"), ([0, 9], "layers holds 9"), ([], "layers is empty"),
-    ([1, 0], "[1, 0]; it should be in ascending order"), ([0, 1, 1], "each layer once"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ([-1], "layers holds -1"),
+        ([3], "layers holds 3"),
+        ([0, 9], "layers holds 9"),
+        ([], "layers is empty"),
+        ([1, 0], "[1, 0]; it should be in ascending order"),
+        ([0, 1, 1], "each layer once"),
+    ],
+)
 def test_layers_that_are_none(layers: list[int], said: str, model: TransformerBridge):
     refused(lambda: lens.read(model, TEXT, layers=layers), said)
     if layers in ([-1], [3]):
@@ -136,7 +159,8 @@ def test_layers_that_are_none(layers: list[int], said: str, model: TransformerBr
         refused(lambda: lens.log_probs(model, lens.logit_lens(model), stream, layers[0]), said, "0 to 2")
 
 
-# --------------------------------------------------------------------------------------------------------- prompt
+# ---------------------------------------------------------------------------------------------------------
+# prompt
 
 
 def test_prompt_of_one_token_and_of_none(model: TransformerBridge):
@@ -144,12 +168,16 @@ def test_prompt_of_one_token_and_of_none(model: TransformerBridge):
         assert lens.read(model, prompt).log_probs.shape == (3, 1, model.cfg.d_vocab)
     assert lens.read(model, "a").log_probs.shape == (3, 2, model.cfg.d_vocab)
     refused(lambda: lens.read(model, ""), "empty prompt")
-    refused(lambda: lens.read(model, torch.tensor([], dtype=torch.int64)), "prompt has no tokens", "start token")
+    refused(
+        lambda: lens.read(model, torch.tensor([], dtype=torch.int64)), "prompt has no tokens", "start token"
+    )
 
 
 @pytest.mark.parametrize("positions", [slice(-1, None), slice(3, 7), slice(0, 1), slice(None)])
 def test_positions(positions: slice, model: TransformerBridge):
-    everything, some = (lens.read(model, TEXT, some_lens(model), positions=p) for p in (slice(None), positions))
+    everything, some = (
+        lens.read(model, TEXT, some_lens(model), positions=p) for p in (slice(None), positions)
+    )
     torch.testing.assert_close(some.log_probs, everything.log_probs[:, positions])
     assert some.tokens.tolist() == everything.tokens[positions].tolist() and some.layers == everything.layers
 
@@ -162,7 +190,8 @@ def test_reading_needs_no_gradient(model: TransformerBridge):
     assert not lens.read(model, TEXT).log_probs.requires_grad
 
 
-# -------------------------------------------------------------------------------------------------------- reading
+# --------------------------------------------------------------------------------------------------------
+# reading
 
 
 def test_measures_of_a_reading_by_hand():
@@ -207,7 +236,8 @@ def test_kl_is_that_of_torch():
     torch.testing.assert_close(lens.kl(p, p), torch.zeros(5, 3))
 
 
-# ------------------------------------------------------------------------------------------------------- evaluate
+# -------------------------------------------------------------------------------------------------------
+# evaluate
 
 
 @torch.no_grad()
@@ -261,7 +291,8 @@ def test_evaluate_takes_bfloat16_streams(model: TransformerBridge):
     torch.testing.assert_close(found.kl, lens.evaluate(model, some_lens(model), streams.float()).kl)
 
 
-# ------------------------------------------------------------------------------------------------------ bad input
+# ------------------------------------------------------------------------------------------------------ bad
+# input
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -314,7 +345,8 @@ def test_model_in_bfloat16(tiny_llama: Path):
     refused(lambda: lens.evaluate(model, lens.logit_lens(model), streams), "torch.float32", "torch.bfloat16")
 
 
-# ---------------------------------------------------------------------------------------------------------- files
+# ----------------------------------------------------------------------------------------------------------
+# files
 
 
 def uneven_lens(seed: int = 0) -> lens.Lens:
@@ -332,7 +364,9 @@ def test_round_trip_rounds_to_8_bits_of_each_output(tmp_path: Path):
     for again in (lens.load(file), lens.load(str(file))):
         assert again.model == "tiny" and again.matrices.dtype == again.biases.dtype == torch.float32
         step = one.matrices.abs().amax(dim=1, keepdim=True) / 127
-        assert ((again.matrices - one.matrices).abs() <= 0.57 * step + 1e-12).all()  # half, and the scale in fp16
+        assert (
+            (again.matrices - one.matrices).abs() <= 0.57 * step + 1e-12
+        ).all()  # half, and the scale in fp16
         assert ((again.biases - one.biases).abs() <= one.biases.abs() * 2**-11 + 1e-7).all()
     assert file.stat().st_size < 2 * 32 * 32 + 2 * 2 * 64 + 1500
 
@@ -367,7 +401,10 @@ def test_low_rank_keeps_the_largest_directions(tmp_path: Path):
 
 @pytest.mark.parametrize(("layer", "rank"), [(2, 3), (-1, 3), (0, 0), (0, 33)])
 def test_low_rank_of_no_layer_and_no_rank(layer: int, rank: int, tmp_path: Path):
-    refused(lambda: lens.save(uneven_lens(), tmp_path / "l.safetensors", low_rank={layer: rank}), f"{layer}: {rank}")
+    refused(
+        lambda: lens.save(uneven_lens(), tmp_path / "l.safetensors", low_rank={layer: rank}),
+        f"{layer}: {rank}",
+    )
     assert not os.listdir(tmp_path)
 
 
@@ -394,8 +431,22 @@ def test_file_that_is_missing(tmp_path: Path):
     assert_one_sentence(caught.value, "no such file", "none.safetensors", allowed=tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped header", "empty", "text", "folder", "a layer less", "no name",
-                                    "a scalar", "no layers", "two widths", "widths apart"])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "cut",
+        "flipped header",
+        "empty",
+        "text",
+        "folder",
+        "a layer less",
+        "no name",
+        "a scalar",
+        "no layers",
+        "two widths",
+        "widths apart",
+    ],
+)
 def test_file_that_is_damaged(damage: str, tmp_path: Path):
     file = lens.save(uneven_lens(), tmp_path / "lens.safetensors")
     content = file.read_bytes()
@@ -432,4 +483,6 @@ def test_file_that_is_damaged(damage: str, tmp_path: Path):
 def test_file_that_holds_something_else():
     with pytest.raises(ValueError) as caught:
         lens.load(data_files.folder() / "corpus.safetensors")
-    assert_one_sentence(caught.value, "corpus.safetensors", "does not hold a lens", allowed=data_files.folder())
+    assert_one_sentence(
+        caught.value, "corpus.safetensors", "does not hold a lens", allowed=data_files.folder()
+    )

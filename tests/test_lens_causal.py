@@ -6,7 +6,9 @@ from sentences import assert_one_sentence
 
 from mi_utils import corpus, harvest, lens, lens_causal
 
-TEXTS = ["When Mary and John went to the store, John gave a drink to Mary. The capital of France is Paris. " * 3]
+TEXTS = [
+    "When Mary and John went to the store, John gave a drink to Mary. The capital of France is Paris. " * 3
+]
 
 
 def contexts(model, length=16):
@@ -78,11 +80,14 @@ def test_effects_are_those_of_an_edit_by_hand(model, stream):
     assert on_model[1] == pytest.approx(wanted.sum(-1).mean().item(), rel=1e-3, abs=1e-6)
     before = lens.log_probs(model, chosen, cache[name][:, 1:], 1)
     after = lens.log_probs(model, chosen, found.remove(cache[name][:, 1:], 5), 1)
-    assert on_lens[1] == pytest.approx((before.exp() * (before - after)).sum(-1).mean().item(), rel=1e-3, abs=1e-6)
+    assert on_lens[1] == pytest.approx(
+        (before.exp() * (before - after)).sum(-1).mean().item(), rel=1e-3, abs=1e-6
+    )
 
 
 def test_at_the_last_block_a_lens_that_ignores_a_direction_is_told_from_one_that_does_not(llama_model):
-    # A probe can find what the model ignores, and the other way round: a blind lens sees no effect where there is one.
+    # A probe can find what the model ignores, and the other way round: a blind lens sees no effect where
+    # there is one.
     stream = harvest.residual_streams(llama_model, contexts(llama_model))[1]
     plain = lens.logit_lens(llama_model)
     found = lens_causal.principal_directions(llama_model, plain, 1, stream)

@@ -51,7 +51,8 @@ def refused(call, *said: str) -> None:
     assert_one_sentence(caught.value, *said)
 
 
-# ---------------------------------------------------------------------------------------------------------- ridge
+# ----------------------------------------------------------------------------------------------------------
+# ridge
 
 
 @pytest.mark.parametrize("strength", [0.0, 1e-3, 0.3])
@@ -63,7 +64,9 @@ def test_ridge_is_the_least_squares_solution(strength: float, llama_model: Trans
     for layer in range(2):
         x = streams[layer].double()
         penalty = torch.diag((n * strength * x.var(dim=0, correction=0)).sqrt())
-        rows = torch.cat([torch.cat([x, torch.ones(n, 1)], dim=1), torch.cat([penalty, torch.zeros(32, 1)], dim=1)])
+        rows = torch.cat(
+            [torch.cat([x, torch.ones(n, 1)], dim=1), torch.cat([penalty, torch.zeros(32, 1)], dim=1)]
+        )
         solution = torch.linalg.lstsq(rows, torch.cat([y, torch.zeros(32, y.shape[1])])).solution
         torch.testing.assert_close(found.matrices[layer].double(), solution[:-1], atol=2e-4, rtol=2e-3)
         torch.testing.assert_close(found.biases[layer].double(), solution[-1], atol=1e-3, rtol=1e-3)
@@ -116,7 +119,8 @@ def test_ridge_helps_on_other_tokens(model: TransformerBridge):
     assert all(a < b for a, b in zip(*errors, strict=True))
 
 
-# ---------------------------------------------------------------------------------------------------------- train
+# ----------------------------------------------------------------------------------------------------------
+# train
 
 
 @pytest.mark.parametrize("start", ["logit lens", "ridge"])
@@ -149,7 +153,8 @@ def test_never_worse_than_the_start(rate: float, model: TransformerBridge):
 
 
 def test_each_layer_keeps_its_own_best(model: TransformerBridge, monkeypatch: pytest.MonkeyPatch):
-    """One layer that starts where nothing is to be gained, another far off; with the loss of the whole vocabulary."""
+    """One layer that starts where nothing is to be gained, another far off; with the loss of the whole
+    vocabulary."""
     streams = streams_of(model)
     streams[1] = streams[-1]  # the logit lens is perfect here
     aside, compute = [], lens_training._validation
@@ -170,8 +175,11 @@ def test_each_layer_keeps_its_own_best(model: TransformerBridge, monkeypatch: py
 
 
 def test_best_of_several_checks():
-    """For each layer the least loss of all, not the last that beats the start; one that is no number never."""
-    lenses = [lens.Lens(torch.full((3, 2, 2), float(i)), torch.full((3, 2), float(i)), "tiny") for i in range(4)]
+    """For each layer the least loss of all, not the last that beats the start; one that is no number
+    never."""
+    lenses = [
+        lens.Lens(torch.full((3, 2, 2), float(i)), torch.full((3, 2), float(i)), "tiny") for i in range(4)
+    ]
     losses = torch.tensor([[5.0, 5.0, 5.0], [3.0, 6.0, math.nan], [4.0, 2.0, 4.0], [3.5, 2.0, math.nan]])
     best = lens_training._Best(lenses[0], losses[0])
     for made, loss in zip(lenses[1:], losses[1:], strict=True):
@@ -198,7 +206,10 @@ def test_seed_decides(llama_model: TransformerBridge):
     global_state = torch.get_rng_state()
     one = train(llama_model, streams, start, SHORT)
     torch.rand(5)
-    again, other = train(llama_model, streams, start, SHORT), train(llama_model, streams, start, replace(SHORT, seed=1))
+    again, other = (
+        train(llama_model, streams, start, SHORT),
+        train(llama_model, streams, start, replace(SHORT, seed=1)),
+    )
     torch.set_rng_state(global_state)
     train(llama_model, streams, start, SHORT)
     assert torch.equal(torch.get_rng_state(), global_state)
@@ -215,7 +226,9 @@ def test_what_is_given_is_not_changed(model: TransformerBridge):
         trained = train(model, streams, start, SHORT)
     after = [*model.parameters(), streams, start.matrices, start.biases]
     assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
-    assert not any(value.requires_grad for value in (trained.lens.matrices, trained.lens.biases, trained.losses))
+    assert not any(
+        value.requires_grad for value in (trained.lens.matrices, trained.lens.biases, trained.losses)
+    )
     assert not trained.validation.requires_grad
     assert all(value.grad is None for value in model.parameters())
 
@@ -240,11 +253,14 @@ def test_rates(llama_model: TransformerBridge, monkeypatch: pytest.MonkeyPatch):
 def test_streams_in_bfloat16(model: TransformerBridge):
     """Harvested in bfloat16, trained in float32."""
     streams = streams_of(model, rows=8)
-    assert train(model, streams.bfloat16(), lens.logit_lens(model), SHORT).lens.matrices.dtype == torch.float32
+    assert (
+        train(model, streams.bfloat16(), lens.logit_lens(model), SHORT).lens.matrices.dtype == torch.float32
+    )
     assert fit_ridge(model, streams.bfloat16()).matrices.dtype == torch.float32
 
 
-# ------------------------------------------------------------------------------------------------ the parametrisation
+# ------------------------------------------------------------------------------------------------ the
+# parametrisation
 
 
 def test_lens_in_the_making_starts_as_the_start(model: TransformerBridge):
@@ -263,11 +279,15 @@ def test_lens_in_the_making_is_the_lens_it_hands_out(model: TransformerBridge):
     streams, others = made_up(), made_up(seed=1)
     making = lens_training._Standardised(fit_ridge(model, streams), streams[:-1])
     with torch.no_grad():
-        making.matrices += 0.3 * torch.randn(making.matrices.shape, generator=torch.Generator().manual_seed(1))
+        making.matrices += 0.3 * torch.randn(
+            making.matrices.shape, generator=torch.Generator().manual_seed(1)
+        )
         making.biases += 0.7
     given, translated = making.lens(), making.translate_all(others[:-1])
     for layer in range(2):
-        torch.testing.assert_close(given.translate(others[layer], layer), translated[layer], atol=1e-2, rtol=1e-3)
+        torch.testing.assert_close(
+            given.translate(others[layer], layer), translated[layer], atol=1e-2, rtol=1e-3
+        )
 
 
 def test_steps_are_in_units_of_the_scale(llama_model: TransformerBridge):
@@ -285,7 +305,8 @@ def test_steps_are_in_units_of_the_scale(llama_model: TransformerBridge):
     torch.testing.assert_close(one.scale.flatten(), written.square().mean(dim=(1, 2)).sqrt())
 
 
-# --------------------------------------------------------------------------------------------- the sampled vocabulary
+# --------------------------------------------------------------------------------------------- the sampled
+# vocabulary
 
 
 def test_whole_vocabulary_is_the_exact_loss(model: TransformerBridge):
@@ -338,22 +359,35 @@ def test_sampled_loss_is_near_the_whole_one(model: TransformerBridge):
     """Over many draws; it is not the mean exactly, the logarithm in between."""
     streams = streams_of(model, rows=2)
     measured = lens.logit_lens(model)
-    likeliest, generator = lens_training._likeliest_tokens(model, streams[-1]), torch.Generator().manual_seed(0)
+    likeliest, generator = (
+        lens_training._likeliest_tokens(model, streams[-1]),
+        torch.Generator().manual_seed(0),
+    )
     settings = Descent(kept=100, drawn=60)
     losses = [
-        lens_training._loss(model, measured, streams, lens_training._vocabulary(likeliest, settings, generator))
+        lens_training._loss(
+            model, measured, streams, lens_training._vocabulary(likeliest, settings, generator)
+        )
         for _ in range(40)
     ]
-    torch.testing.assert_close(torch.stack(losses).mean(dim=0), mean_kl(model, measured, streams), rtol=0.1, atol=0.01)
+    torch.testing.assert_close(
+        torch.stack(losses).mean(dim=0), mean_kl(model, measured, streams), rtol=0.1, atol=0.01
+    )
 
 
-# ------------------------------------------------------------------------------------------------------ bad input
+# ------------------------------------------------------------------------------------------------------ bad
+# input
 
 
 def test_too_few_tokens(llama_model: TransformerBridge):
     streams, start = streams_of(llama_model), lens.logit_lens(llama_model)
     needed = SHORT.held_back + SHORT.batch
-    refused(lambda: train(llama_model, streams[:, : needed - 1], start, SHORT), f"{needed - 1} tokens", "128", "64")
+    refused(
+        lambda: train(llama_model, streams[:, : needed - 1], start, SHORT),
+        f"{needed - 1} tokens",
+        "128",
+        "64",
+    )
     assert train(llama_model, streams[:, :needed], start, SHORT).losses.isfinite().all()
     refused(lambda: fit_ridge(llama_model, streams[:, :1]), "streams has 1 token")
 

@@ -1,4 +1,5 @@
-"""mi_utils.lens_view: the figure and the browser of a lens show what was read, escaped, whatever is asked of them."""
+"""mi_utils.lens_view: the figure and the browser of a lens show what was read, escaped, whatever is asked of
+them."""
 
 import json
 import math
@@ -76,12 +77,16 @@ class Page(Tables):
         return [[cell["text"] for cell in row[1:]] for row in reversed(self.rows[1:])]
 
     def tips(self):
-        return [[float(cell["title"].rpartition(": ")[2]) for cell in row[1:]] for row in reversed(self.rows[1:])]
+        return [
+            [float(cell["title"].rpartition(": ")[2]) for cell in row[1:]] for row in reversed(self.rows[1:])
+        ]
 
     def paint(self):
         """Ground and ink of all cells, from layer 0 up."""
         styles = [cell["style"] for row in reversed(self.rows[1:]) for cell in row[1:]]
-        return [re.search("background:#([0-9a-f]{6});color:#([0-9a-f]{6})", style).groups() for style in styles]
+        return [
+            re.search("background:#([0-9a-f]{6});color:#([0-9a-f]{6})", style).groups() for style in styles
+        ]
 
 
 def rgb(colour):
@@ -110,11 +115,15 @@ def test_a_figure_shows_what_was_read(model, value):
 
 def test_a_figure_says_in_words_what_is_what(model):
     reading = lens.read(model, PROMPTS[0])
-    meanings = {v: lens_view.lens_figure(model, reading, value=v).layout.coloraxis.colorbar.title.text for v in VALUES}
+    meanings = {
+        v: lens_view.lens_figure(model, reading, value=v).layout.coloraxis.colorbar.title.text for v in VALUES
+    }
     assert "probability" in meanings["probability"]
     assert "entropy" in meanings["entropy"] and "nats" in meanings["entropy"]
     assert (
-        "KL" in meanings["kl"] and "nats" in meanings["kl"] and f"{math.log(model.cfg.d_vocab):.3g}" in meanings["kl"]
+        "KL" in meanings["kl"]
+        and "nats" in meanings["kl"]
+        and f"{math.log(model.cfg.d_vocab):.3g}" in meanings["kl"]
     )
     assert "token" in lens_view.lens_figure(model, reading).layout.title.text
     assert lens_view.lens_figure(model, reading, title="").layout.title.text is None
@@ -193,7 +202,9 @@ def test_the_browser_shows_what_was_read_and_the_next_tokens(browser, model):
     page = assert_shows(browser, model, reading)
     best = reading.log_probs[-1, -1].exp().sort(descending=True)
     labels = plots.token_labels(prompts.token_strings(model, best.indices[:5]))
-    told = " ".join(f"{label} {share:.1%}" for label, share in zip(labels, best.values.tolist(), strict=False))
+    told = " ".join(
+        f"{label} {share:.1%}" for label, share in zip(labels, best.values.tolist(), strict=False)
+    )
     assert f"next token: {told}" in page.text.replace("\u2002", " ")
     assert "probability" in page.text and "only the first" not in page.text
 

@@ -1,4 +1,5 @@
-"""mi_utils.local_model: it is the model on its own prompt, and what is clamped moves the rest as hooks say."""
+"""mi_utils.local_model: it is the model on its own prompt, and what is clamped moves the rest as hooks
+say."""
 
 from dataclasses import replace
 
@@ -65,7 +66,11 @@ def test_with_nothing_clamped_it_is_the_model(model, sort, skip, attention, line
 def test_clamped_features_against_a_literal_run(model, sort, skip, attention, linear):
     local, literal = both(model, sort, skip)
     off = (local.features[1, 1:] == 0).nonzero()[0].tolist()
-    clamp = {tuple(local.active[3].tolist()): 0.0, tuple(local.active[9].tolist()): 4, (1, off[0] + 1, off[1]): -2.0}
+    clamp = {
+        tuple(local.active[3].tolist()): 0.0,
+        tuple(local.active[9].tolist()): 4,
+        (1, off[0] + 1, off[1]): -2.0,
+    }
 
     def choose(layer, pre):
         on = literal.features[layer] > 0 if linear else pre > local.transcoders.threshold[layer]
@@ -88,8 +93,10 @@ def test_clamped_features_against_a_literal_run(model, sort, skip, attention, li
 def test_thresholds_frozen_features_and_live_attention_make_a_difference(model):
     local, _ = both(model)
     clamp = {tuple(local.active[0].tolist()): 6.0}
-    found = [local_model.run(local, clamp, linear=a, attention=b).logits for a, b in
-             ((False, "frozen"), (True, "frozen"), (False, "live"))]  # fmt: skip
+    found = [
+        local_model.run(local, clamp, linear=a, attention=b).logits
+        for a, b in ((False, "frozen"), (True, "frozen"), (False, "live"))
+    ]
     assert min((found[0] - other).abs().max() for other in found[1:]) > 1e-2
 
 
@@ -110,11 +117,23 @@ def test_bad_prompts(model):
 
 def test_transcoders_of_another_model_depth_or_width(model):
     made, tokens = reference.transcoders(model, "plt", True), reference.prompt(model)
-    fewer = replace(made, W_enc=made.W_enc[:2], b_enc=made.b_enc[:2], threshold=made.threshold[:2],
-                    W_dec=made.W_dec[:2], b_dec=made.b_dec[:2], W_skip=made.W_skip[:2])  # fmt: skip
+    fewer = replace(
+        made,
+        W_enc=made.W_enc[:2],
+        b_enc=made.b_enc[:2],
+        threshold=made.threshold[:2],
+        W_dec=made.W_dec[:2],
+        b_dec=made.b_dec[:2],
+        W_skip=made.W_skip[:2],
+    )
     d = 30
-    narrow = replace(made, W_enc=made.W_enc[:, :d], W_dec=tuple(w[..., :d] for w in made.W_dec),
-                     b_dec=made.b_dec[:, :d], W_skip=made.W_skip[:, :d, :d])  # fmt: skip
+    narrow = replace(
+        made,
+        W_enc=made.W_enc[:, :d],
+        W_dec=tuple(w[..., :d] for w in made.W_dec),
+        b_dec=made.b_dec[:, :d],
+        W_skip=made.W_skip[:, :d, :d],
+    )
     for bad, words in (
         (replace(made, model="gpt2-xl"), ("trained on gpt2-xl", f"the model is {model.cfg.model_name}")),
         (fewer, ("transcoders have 2 layers", "has 3")),

@@ -37,7 +37,8 @@ def hugging_face(name: str, request: pytest.FixtureRequest) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-# ------------------------------------------------------------------------------------------------- what it computes
+# ------------------------------------------------------------------------------------------------- what it
+# computes
 
 
 @pytest.mark.parametrize("name", LOADED)
@@ -100,12 +101,19 @@ def test_default_model_knows_something(real_model: TransformerBridge):
     logits = real_model(prompts.encode(real_model, "The capital of France is"))
     assert real_model.tokenizer.decode(logits[0, -1].argmax()) == " Paris"
     cfg = real_model.cfg
-    assert (cfg.n_layers, cfg.n_heads, cfg.n_key_value_heads, cfg.d_model, cfg.d_vocab) == (30, 9, 3, 576, 49152)
+    assert (cfg.n_layers, cfg.n_heads, cfg.n_key_value_heads, cfg.d_model, cfg.d_vocab) == (
+        30,
+        9,
+        3,
+        576,
+        49152,
+    )
     assert cfg.model_name == "smollm2-135m"
     assert not real_model.training
 
 
-# ------------------------------------------------------------------------------------------------- the random control
+# ------------------------------------------------------------------------------------------------- the random
+# control
 
 
 @pytest.mark.parametrize("folder", ["tiny_llama", "tiny_gpt2"])
@@ -130,7 +138,8 @@ def test_random_state_of_the_caller_is_left_alone(seed: int | None, tiny_gpt2: P
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# -------------------------------------------------------------------------------------------------- dtype and device
+# -------------------------------------------------------------------------------------------------- dtype and
+# device
 
 
 @pytest.mark.parametrize("seed", [None, 1])
@@ -172,7 +181,8 @@ def test_gpu_that_is_not_there(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
     assert_one_sentence(caught.value, "device", "'cuda'", "auto")
 
 
-# ------------------------------------------------------------------------------------------------- names that are wrong
+# ------------------------------------------------------------------------------------------------- names that
+# are wrong
 
 
 @pytest.mark.parametrize(
@@ -199,7 +209,9 @@ def test_weights_that_lack_a_tensor_are_not_filled_with_random_numbers(tiny_llam
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError) as caught:
         load_model(str(folder))
-    assert_one_sentence(caught.value, "can't be loaded", "model.layers.1.mlp.up_proj.weight", allowed=tmp_path)
+    assert_one_sentence(
+        caught.value, "can't be loaded", "model.layers.1.mlp.up_proj.weight", allowed=tmp_path
+    )
 
 
 def test_missing_folder(tmp_path: Path):
@@ -260,7 +272,10 @@ def test_folder_without_tokenizer(broken: Path):
 
 def test_code_of_a_model_is_not_run(broken: Path, tmp_path: Path):
     config = json.loads((broken / "config.json").read_text())
-    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    config |= {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
+    }
     (broken / "config.json").write_text(json.dumps(config))
     (broken / "own.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w')\n")
     with pytest.raises(ValueError):

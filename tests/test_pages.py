@@ -16,7 +16,9 @@ HOSTILE = "<script>alert(1)</script> & \"quoted\" 'text'"
 
 def shown(out, *cells, folder=None, **options):
     """The page of a notebook with these cells."""
-    return pages.page(v4.new_notebook(cells=list(cells)), (folder or out) / "00_here.ipynb", out=out, **options)
+    return pages.page(
+        v4.new_notebook(cells=list(cells)), (folder or out) / "00_here.ipynb", out=out, **options
+    )
 
 
 def said(out, text, **options):
@@ -35,9 +37,13 @@ def main(page):
 
 
 def figure(**layout):
-    return v4.new_output("display_data", data={
-        pages.PLOTLY: {"data": [{"type": "bar", "y": [1, 2]}], "layout": layout}, "image/png": PNG,
-    })  # fmt: skip
+    return v4.new_output(
+        "display_data",
+        data={
+            pages.PLOTLY: {"data": [{"type": "bar", "y": [1, 2]}], "layout": layout},
+            "image/png": PNG,
+        },
+    )
 
 
 class Tags(HTMLParser):
@@ -58,9 +64,13 @@ class Tags(HTMLParser):
 def test_a_page_with_everything_loads_nothing(tmp_path):
     (tmp_path / "map.png").write_bytes(b"x")
     cells = [
-        v4.new_markdown_cell("# A\n\n![a map](map.png) $x^2$ [paper](https://paper.example)\n\n```mermaid\na-->b\n```"),
+        v4.new_markdown_cell(
+            "# A\n\n![a map](map.png) $x^2$ [paper](https://paper.example)\n\n```mermaid\na-->b\n```"
+        ),
         v4.new_code_cell("1", outputs=[figure(title="t"), figure()]),
-        v4.new_code_cell("2", outputs=[v4.new_output("display_data", data={pages.WIDGET: {"model_id": "1"}})]),
+        v4.new_code_cell(
+            "2", outputs=[v4.new_output("display_data", data={pages.WIDGET: {"model_id": "1"}})]
+        ),
         v4.new_code_cell("3", outputs=[v4.new_output("display_data", data={"image/png": PNG})]),
     ]
     page = shown(tmp_path, *cells)
@@ -68,67 +78,88 @@ def test_a_page_with_everything_loads_nothing(tmp_path):
     assert "default-src 'none'" in Tags(page).of("meta")[1]["content"]
     without_plotly = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert re.findall(r"https?://[^\s\"<]+", without_plotly) == [
-        "http://www.w3.org/1998/Math/MathML", "https://paper.example",
-    ]  # fmt: skip
+        "http://www.w3.org/1998/Math/MathML",
+        "https://paper.example",
+    ]
 
 
-@pytest.mark.parametrize("loading", [
-    '<script src="https://cdn.example/x.js"></script>',
-    "<script src=//cdn.example/x.js></script>",
-    '<link rel="stylesheet" href="https://cdn.example/x.css">',
-    '<img src="beside.png">',
-    '<IMG SRC="https://cdn.example/x.png"/>',
-    '<img srcset="https://cdn.example/x.png 2x">',
-    '<iframe src="https://cdn.example"></iframe>',
-    '<iframe srcdoc="&lt;img src=https://cdn.example/x.png&gt;"></iframe>',
-    '<div style="background: url(https://cdn.example/x.png)"></div>',
-    "<style>@import 'https://cdn.example/x.css';</style>",
-    "<style>p { background: URL( 'https://cdn.example/x.png' ) }</style>",
-    '<svg><image href="https://cdn.example/x.png"/></svg>',
-    '<script type="module">import x from "https://cdn.example/x.js"</script>',
-    '<meta http-equiv="refresh" content="0; url=https://cdn.example">',
-    '<video poster="https://cdn.example/x.png"></video>',
-    '<object data="https://cdn.example/x.swf"></object>',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "loading",
+    [
+        '<script src="https://cdn.example/x.js"></script>',
+        "<script src=//cdn.example/x.js></script>",
+        '<link rel="stylesheet" href="https://cdn.example/x.css">',
+        '<img src="beside.png">',
+        '<IMG SRC="https://cdn.example/x.png"/>',
+        '<img srcset="https://cdn.example/x.png 2x">',
+        '<iframe src="https://cdn.example"></iframe>',
+        '<iframe srcdoc="&lt;img src=https://cdn.example/x.png&gt;"></iframe>',
+        '<div style="background: url(https://cdn.example/x.png)"></div>',
+        "<style>@import 'https://cdn.example/x.css';</style>",
+        "<style>p { background: URL( 'https://cdn.example/x.png' ) }</style>",
+        '<svg><image href="https://cdn.example/x.png"/></svg>',
+        '<script type="module">import x from "https://cdn.example/x.js"</script>',
+        '<meta http-equiv="refresh" content="0; url=https://cdn.example">',
+        '<video poster="https://cdn.example/x.png"></video>',
+        '<object data="https://cdn.example/x.swf"></object>',
+    ],
+)
 def test_an_output_that_loads_something_is_refused(tmp_path, loading):
     with pytest.raises(ValueError, match="00_here.ipynb: its page would load"):
         displayed(tmp_path, text_html=f"<p>{loading}</p>")
 
 
-@pytest.mark.parametrize("harmless", [
-    f'<img src="data:image/png;base64,{PNG}" alt="x">',
-    '<a href="https://paper.example">paper</a>',
-    '<svg><use href="#mark"/></svg><div style="fill: url(#gradient)"></div>',
-    "<script>const address = 'https://cdn.example';</script>",
-    '<script>importantly("https://cdn.example")</script>',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        f'<img src="data:image/png;base64,{PNG}" alt="x">',
+        '<a href="https://paper.example">paper</a>',
+        '<svg><use href="#mark"/></svg><div style="fill: url(#gradient)"></div>',
+        "<script>const address = 'https://cdn.example';</script>",
+        '<script>importantly("https://cdn.example")</script>',
+    ],
+)
 def test_an_output_that_loads_nothing_is_kept_as_it_is(tmp_path, harmless):
     assert harmless in displayed(tmp_path, text_html=harmless)
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("a $x_i^2$ b", "<msubsup>"),
-    (r"$$\frac{a}{b}$$", 'display="block"'),
-    (r"\begin{align} a &= b \\ c &= d \end{align}", "<mtable"),
-    (r"\begin{equation} x \end{equation}", "<mi>x</mi>"),
-    (r"$$\begin{aligned} a &= b \end{aligned}$$", "<mtable"),
-    (r"$f = \begin{cases} 1 & x > 0 \\ 0 & \text{else} \end{cases}$", "<mtext>else</mtext>"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("a $x_i^2$ b", "<msubsup>"),
+        (r"$$\frac{a}{b}$$", 'display="block"'),
+        (r"\begin{align} a &= b \\ c &= d \end{align}", "<mtable"),
+        (r"\begin{equation} x \end{equation}", "<mi>x</mi>"),
+        (r"$$\begin{aligned} a &= b \end{aligned}$$", "<mtable"),
+        (r"$f = \begin{cases} 1 & x > 0 \\ 0 & \text{else} \end{cases}$", "<mtext>else</mtext>"),
+    ],
+)
 def test_formulas_become_mathml(tmp_path, text, expected):
     done = said(tmp_path, text)
     assert "<math" in done and expected in done
     assert "$" not in done and "\\" not in done
 
 
-@pytest.mark.parametrize("text", ["`$x$` and `$y$`", "```\n$x$ and $$y$$\n```", "    $x$", r"\$5 and \$6", "$5 alone"])
+@pytest.mark.parametrize(
+    "text", ["`$x$` and `$y$`", "```\n$x$ and $$y$$\n```", "    $x$", r"\$5 and \$6", "$5 alone"]
+)
 def test_what_only_looks_like_a_formula_stays(tmp_path, text):
     done = said(tmp_path, text)
     assert "<math" not in done and "$" in done
 
 
-@pytest.mark.parametrize("tex", [
-    r"\foo{x}", r"\frac{a", "}", r"\left( x", "a & b", r"\begin{gather} a \end{gather}", r"\begin{wrong} x \end{wrong}",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "tex",
+    [
+        r"\foo{x}",
+        r"\frac{a",
+        "}",
+        r"\left( x",
+        "a & b",
+        r"\begin{gather} a \end{gather}",
+        r"\begin{wrong} x \end{wrong}",
+    ],
+)
 def test_a_formula_that_is_not_understood_is_shown_as_tex(tmp_path, tex):
     with pytest.raises(ValueError, match="formula"):
         mathml(tex)
@@ -151,16 +182,21 @@ def test_names_of_functions_are_identifiers():
     assert "(1)" not in mathml(r"\begin{align} a \end{align}"), "Jupyter numbers no equations"
 
 
-@pytest.mark.parametrize("output", [
-    v4.new_output("stream", name="stdout", text=HOSTILE),
-    v4.new_output("stream", name="stderr", text=HOSTILE),
-    v4.new_output("display_data", data={"text/plain": HOSTILE}),
-    v4.new_output("display_data", data={pages.WIDGET: {}, "text/plain": HOSTILE}),
-    v4.new_output("error", ename="E", evalue="", traceback=[HOSTILE]),
-    v4.new_output("display_data", data={"text/markdown": HOSTILE}),
-    v4.new_output("display_data", data={"image/png": PNG, "text/plain": HOSTILE}),
-    v4.new_output("display_data", data={pages.PLOTLY: {"data": [], "layout": {"title": {"text": HOSTILE}}}}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "output",
+    [
+        v4.new_output("stream", name="stdout", text=HOSTILE),
+        v4.new_output("stream", name="stderr", text=HOSTILE),
+        v4.new_output("display_data", data={"text/plain": HOSTILE}),
+        v4.new_output("display_data", data={pages.WIDGET: {}, "text/plain": HOSTILE}),
+        v4.new_output("error", ename="E", evalue="", traceback=[HOSTILE]),
+        v4.new_output("display_data", data={"text/markdown": HOSTILE}),
+        v4.new_output("display_data", data={"image/png": PNG, "text/plain": HOSTILE}),
+        v4.new_output(
+            "display_data", data={pages.PLOTLY: {"data": [], "layout": {"title": {"text": HOSTILE}}}}
+        ),
+    ],
+)
 def test_text_of_outputs_is_escaped(tmp_path, output):
     page = shown(tmp_path, v4.new_code_cell("x", outputs=[output]))
     assert "<script>alert" not in page
@@ -168,22 +204,35 @@ def test_text_of_outputs_is_escaped(tmp_path, output):
 
 
 def test_titles_errors_and_code_are_escaped(tmp_path):
-    cells = [v4.new_markdown_cell("# <script>alert(1)</script> a < b"), v4.new_code_cell("'<script>alert(2)</script>'")]
+    cells = [
+        v4.new_markdown_cell("# <script>alert(1)</script> a < b"),
+        v4.new_code_cell("'<script>alert(2)</script>'"),
+    ]
     page = shown(tmp_path, *cells, error="<script>alert(3)</script>")
     assert Tags(page.split("<main")[0]).of("script") == []
     assert "<script>alert(2)" not in page and "<script>alert(3)" not in page
 
 
 def test_terminal_colours_are_dropped(tmp_path):
-    done = main(shown(tmp_path, v4.new_code_cell("x", outputs=[
-        v4.new_output("stream", name="stdout", text="\x1b[31mred\x1b[0m"),
-        v4.new_output("error", ename="E", evalue="", traceback=["\x1b[0;31mE\x1b[0m: bad"]),
-    ])))  # fmt: skip
+    done = main(
+        shown(
+            tmp_path,
+            v4.new_code_cell(
+                "x",
+                outputs=[
+                    v4.new_output("stream", name="stdout", text="\x1b[31mred\x1b[0m"),
+                    v4.new_output("error", ename="E", evalue="", traceback=["\x1b[0;31mE\x1b[0m: bad"]),
+                ],
+            ),
+        )
+    )
     assert "<pre>red</pre>" in done and "<pre>E: bad</pre>" in done
 
 
 def test_plotly_comes_once_however_many_figures_and_shows_no_png(tmp_path):
-    page = shown(tmp_path, v4.new_code_cell("x", outputs=[figure(title={"text": "Loss <b>curve</b>"}), figure()]))
+    page = shown(
+        tmp_path, v4.new_code_cell("x", outputs=[figure(title={"text": "Loss <b>curve</b>"}), figure()])
+    )
     assert page.count("plotly.js v") == 1
     assert 'aria-label="Loss curve"' in re.sub(r"\s+", " ", page)
     assert PNG not in page
@@ -211,8 +260,11 @@ def test_links_go_to_pages_that_are_built_and_else_to_the_file(tmp_path):
     text = "[a](01_next.ipynb#part) [b](02_later.ipynb) [c](03_none.ipynb) [d](#here) [e](../notebooks/01_next.ipynb)"
     links = Tags(said(out, text, folder=folder, built={"01_next"})).of("a")
     assert [link["href"] for link in links] == [
-        "01_next.html#part", "../notebooks/02_later.ipynb", "#here", "01_next.html",
-    ]  # fmt: skip
+        "01_next.html#part",
+        "../notebooks/02_later.ipynb",
+        "#here",
+        "01_next.html",
+    ]
     assert ">c</a>" not in said(out, text, folder=folder) and "c" in said(out, text, folder=folder)
 
 
@@ -237,6 +289,8 @@ def test_a_page_names_its_language_its_title_and_the_way_home(tmp_path):
 
 
 def test_a_worked_solution_is_shown_without_its_markers(tmp_path):
-    cell = v4.new_code_cell("def f():\n    # solution\n    return 1\n    # end", metadata={"tags": ["solution"]})
+    cell = v4.new_code_cell(
+        "def f():\n    # solution\n    return 1\n    # end", metadata={"tags": ["solution"]}
+    )
     done = main(shown(tmp_path, cell))
     assert "Worked solution" in done and "# end" not in done and "return" in done

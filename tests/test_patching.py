@@ -1,4 +1,5 @@
-"""mi_utils.patching: pairs, metrics and sweeps, against whole runs with hooks and TransformerLens' own patching."""
+"""mi_utils.patching: pairs, metrics and sweeps, against whole runs with hooks and TransformerLens' own
+patching."""
 
 from functools import partial
 
@@ -137,7 +138,9 @@ def test_recovery_of_nothing_is_refused():
         with pytest.raises(ValueError) as error:
             recovery(torch.zeros(4, 2), torch.tensor([1.0, 2.0]), torch.tensor([0.0, 2.0 + gap]))
         assert_one_sentence(error.value, "clean and corrupted", "same", "undefined")
-    assert torch.isfinite(recovery(torch.zeros(4, 2), torch.tensor([1.0, 2.0]), torch.tensor([0.0, 2.0 + 1e-4]))).all()
+    assert torch.isfinite(
+        recovery(torch.zeros(4, 2), torch.tensor([1.0, 2.0]), torch.tensor([0.0, 2.0 + 1e-4]))
+    ).all()
 
 
 # -- sweeps ----------------------------------------------------------------------------------------
@@ -148,14 +151,17 @@ def kinds_of(site):
 
 
 def test_sweeps_are_whole_runs_with_hooks(model, sites, runs, metric):
-    """Both ways, at every site, along both axes, for a batch whose prompts begin to differ at other positions."""
+    """Both ways, at every site, along both axes, for a batch whose prompts begin to differ at other
+    positions."""
     clean, corrupted = runs
     for base, source in ((corrupted, clean), (clean, corrupted)):
         for site in sites:
             for by in kinds_of(site):
                 found = sweep(model, base, source, site, metric, by=by)
                 wanted = reference.swept(model, base.tokens, source, site, metric, by)
-                torch.testing.assert_close(found, wanted, **CLOSE, msg=lambda text, at=(site, by): f"{at}: {text}")
+                torch.testing.assert_close(
+                    found, wanted, **CLOSE, msg=lambda text, at=(site, by): f"{at}: {text}"
+                )
                 assert not found.requires_grad
 
 
@@ -164,7 +170,9 @@ def test_other_metrics_are_swept_as_well(model, runs):
     for make in (patching.probability, patching.log_probability, patching.logit):
         metric = make(torch.tensor([3, 4, 5]))
         found = sweep(model, corrupted, clean, "z", metric, by="head")
-        torch.testing.assert_close(found, reference.swept(model, corrupted.tokens, clean, "z", metric, "head"), **CLOSE)
+        torch.testing.assert_close(
+            found, reference.swept(model, corrupted.tokens, clean, "z", metric, "head"), **CLOSE
+        )
 
 
 def test_cells_that_copy_nothing_new_are_the_base_exactly(model, sites, runs, metric):
@@ -207,7 +215,9 @@ def test_a_batch_is_its_prompts_one_by_one(model, runs, metric):
     together = sweep(model, corrupted, clean, "attn_out", metric)
     for i in range(3):
         one, other = (record(model, run.tokens[i : i + 1], ["attn_out"]) for run in (clean, corrupted))
-        alone = sweep(model, other, one, "attn_out", lambda logits, i=i: logits[..., 3 + i] - logits[..., 9 - i])
+        alone = sweep(
+            model, other, one, "attn_out", lambda logits, i=i: logits[..., 3 + i] - logits[..., 9 - i]
+        )
         torch.testing.assert_close(together[..., i : i + 1], alone, **CLOSE)
 
 
@@ -261,7 +271,9 @@ def test_maps_equal_those_of_transformer_lens(known_model, metric, monkeypatch, 
     ours = sweep(known_model, corrupted, clean, site, metric, by=by).mean(-1)
     with torch.no_grad():
         _, cache = known_model.run_with_cache(clean.tokens)
-        wanted = THEIRS[site, by](known_model, corrupted.tokens, cache, lambda logits: metric(logits[:, -1]).mean())
+        wanted = THEIRS[site, by](
+            known_model, corrupted.tokens, cache, lambda logits: metric(logits[:, -1]).mean()
+        )
     torch.testing.assert_close(ours, wanted.to(ours), **CLOSE)
     assert (ours - metric(corrupted.logits).mean()).abs().max() > 0.02
 
@@ -289,7 +301,9 @@ def test_maps_equal_those_of_transformer_lens_on_the_real_model(real_model):
         whole = partial(theirs.generic_activation_patch, real_model, corrupted, cache, activation_name=site)
         table = theirs.pd.DataFrame(chosen, columns=["layer", "pos" if by == "position" else "head"])
         wanted = whole(
-            patching_metric=lambda logits: metric(logits[:, -1])[0], patch_setter=setters[site], index_df=table
+            patching_metric=lambda logits: metric(logits[:, -1])[0],
+            patch_setter=setters[site],
+            index_df=table,
         )
         found = torch.stack([ours[cell] for cell in chosen])
         torch.testing.assert_close(found, wanted.to(found), atol=1e-4, rtol=0)
@@ -345,4 +359,6 @@ def test_every_site_of_the_series_is_patched_or_known_not_to_be():
 
 
 def test_a_run_shows_no_tensors_of_activations(runs):
-    assert isinstance(runs[0], Run) and "activations" not in repr(runs[0]) and "keys_values" not in repr(runs[0])
+    assert (
+        isinstance(runs[0], Run) and "activations" not in repr(runs[0]) and "keys_values" not in repr(runs[0])
+    )

@@ -49,7 +49,9 @@ def assert_same(model, base, interventions, **options):
     """The engine against whole runs; the difference that patches make is far above the tolerance."""
     found = run_patched(model, base, interventions, first_two, **options)
     assert found.shape == (len(interventions), len(base.tokens)) and not found.requires_grad
-    wanted = torch.stack([first_two(reference.patched_logits(model, base.tokens, one)) for one in interventions])
+    wanted = torch.stack(
+        [first_two(reference.patched_logits(model, base.tokens, one)) for one in interventions]
+    )
     torch.testing.assert_close(found, wanted, **CLOSE)
     return (found - first_two(base.logits)).abs()
 
@@ -70,7 +72,9 @@ def test_a_run_holds_what_the_model_computes(model, sites, runs):
 def test_the_residual_stream_is_always_recorded_and_nothing_else_unasked(model, runs):
     run = record(model, runs[0].tokens)
     assert set(run.activations) == {("resid_pre", layer) for layer in range(model.cfg.n_layers)}
-    assert torch.equal(run["resid_pre", 1], runs[0]["resid_pre", 1]) and torch.equal(run.logits, runs[0].logits)
+    assert torch.equal(run["resid_pre", 1], runs[0]["resid_pre", 1]) and torch.equal(
+        run.logits, runs[0].logits
+    )
     assert not any(one.requires_grad for one in (run.logits, *run.activations.values()))
 
 
@@ -84,7 +88,11 @@ def test_what_was_not_recorded_is_said(model, runs):
 
 def test_recording_refuses_what_it_cannot_keep(model, runs):
     tokens = runs[0].tokens
-    for wrong, names in (("zz", ("site is 'zz'",)), ("embed", ("embed",)), ("result", ("result", "switched off"))):
+    for wrong, names in (
+        ("zz", ("site is 'zz'",)),
+        ("embed", ("embed",)),
+        ("result", ("result", "switched off")),
+    ):
         with pytest.raises(ValueError) as error:
             record(model, tokens, [wrong])
         assert_one_sentence(error.value, *names)
@@ -107,7 +115,11 @@ def test_outputs_of_heads_are_patched_where_they_are_switched_on(tmp_path):
     model = reference.load("gpt2", tmp_path)
     model.set_use_attn_result(True)
     base, source = (record(model, tokens, ["result"]) for tokens in reference.pairs(model))
-    sets = [[Patch("result", layer, source["result", layer], head=head)] for layer in range(2) for head in range(4)]
+    sets = [
+        [Patch("result", layer, source["result", layer], head=head)]
+        for layer in range(2)
+        for head in range(4)
+    ]
     assert assert_same(model, base, sets).max() > 0.1
 
 
@@ -147,7 +159,10 @@ def test_patches_of_a_set_are_made_at_once(model, runs):
     sets = [
         [Patch("z", layer, source["z", layer], head=layer) for layer in range(last + 1)],
         [Patch("q", 0, source["q", 0], position=3), Patch("v", last, source["v", last], head=1)],
-        [Patch("attn_out", 0, source["attn_out", 0], position=6), Patch("resid_pre", 1, source["resid_pre", 1], 4)],
+        [
+            Patch("attn_out", 0, source["attn_out", 0], position=6),
+            Patch("resid_pre", 1, source["resid_pre", 1], 4),
+        ],
         [Patch("q", last, source["q", last], position=8, head=2), Patch("k", 0, source["k", 0], head=0)],
         [Patch("z", 1, source["z", 1], head=0), Patch("z", 1, source["z", 1], head=3)],
         [],
@@ -208,7 +223,9 @@ def test_values_broadcast(model, runs, kind):
 
 
 def test_an_empty_set_leaves_the_run_as_it_was(model, runs):
-    assert torch.equal(run_patched(model, runs[0], [[], []], first_two), first_two(runs[0].logits).repeat(2, 1))
+    assert torch.equal(
+        run_patched(model, runs[0], [[], []], first_two), first_two(runs[0].logits).repeat(2, 1)
+    )
 
 
 def test_its_own_values_change_nothing(model, sites, runs):
@@ -232,7 +249,11 @@ def test_a_whole_stream_at_any_layer_gives_the_other_run(model, runs, kind, site
 def test_how_much_is_run_at_once_changes_nothing(model, runs, monkeypatch, tokens, logits):
     base, source = runs
     sets = [[Patch("z", layer, source["z", layer], head=head)] for layer in range(2) for head in range(4)]
-    sets += [[Patch("resid_pre", layer, source["resid_pre", layer], position=i)] for i in range(9) for layer in (1, 0)]
+    sets += [
+        [Patch("resid_pre", layer, source["resid_pre", layer], position=i)]
+        for i in range(9)
+        for layer in (1, 0)
+    ]
     wanted = run_patched(model, base, [*sets, []], first_two, start=3)
     monkeypatch.setattr(patching_engine, "MOST_TOKENS", tokens)
     monkeypatch.setattr(patching_engine, "MOST_LOGITS", logits)
@@ -277,7 +298,9 @@ def test_a_batch_of_one(model, sites, runs):
 
 def test_a_prompt_of_one_token(model):
     base, source = (record(model, torch.tensor([[one], [one + 1]]), ["z"]) for one in (3, 7))
-    assert_same(model, base, [[Patch("z", 1, source["z", 1])], [Patch("resid_pre", 0, source["resid_pre", 0], 0)]])
+    assert_same(
+        model, base, [[Patch("z", 1, source["z", 1])], [Patch("resid_pre", 0, source["resid_pre", 0], 0)]]
+    )
 
 
 # -- what is left behind ---------------------------------------------------------------------------
@@ -311,10 +334,14 @@ def test_the_recorded_run_is_left_alone(model, sites, runs):
     caches = [one.clone() for pair in base.keys_values for one in pair]
     run_patched(model, base, [[Patch(site, 0, source[site, 0])] for site in sites], first_two)
     assert all(torch.equal(source.activations[key], kept[key]) for key in kept)
-    assert all(torch.equal(a, b) for a, b in zip(caches, [o for p in base.keys_values for o in p], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(caches, [o for p in base.keys_values for o in p], strict=True)
+    )
 
 
-@pytest.mark.parametrize(("site", "layer"), [("z", 1), ("resid_pre", 1), ("resid_post", 0), ("k", 0), ("q", 0)])
+@pytest.mark.parametrize(
+    ("site", "layer"), [("z", 1), ("resid_pre", 1), ("resid_post", 0), ("k", 0), ("q", 0)]
+)
 def test_hooks_of_the_caller_stay_and_act(model, runs, site, layer):
     """A steered model is patched as the steered model that it is: each hook acts once, as in a whole run."""
     tokens, source = runs[0].tokens, runs[1]

@@ -1,4 +1,5 @@
-"""mi_utils.patching_view: figure and browser of a patching map show what was swept, escaped, whatever is asked."""
+"""mi_utils.patching_view: figure and browser of a patching map show what was swept, escaped, whatever is
+asked."""
 
 import json
 import re
@@ -11,7 +12,15 @@ from ipywidgets import Output
 from sentences import assert_one_sentence
 
 from mi_utils import patching, patching_view, plots, prompts
-from mi_utils.patching_view import DIRECTIONS, LONGEST, METRICS, SITES, PatchingBrowser, patching_figure, patching_map
+from mi_utils.patching_view import (
+    DIRECTIONS,
+    LONGEST,
+    METRICS,
+    SITES,
+    PatchingBrowser,
+    patching_figure,
+    patching_map,
+)
 from mi_utils.plots_style import DIVERGING, colour_at, luminance
 from mi_utils.workshop.skeleton import skeleton
 
@@ -43,7 +52,9 @@ def swept(model, site, metric, direction):
         "log-probability": patching.log_probability(tokens[0]),
         "probability": patching.probability(tokens[0]),
     }[metric]
-    clean, corrupted = (patching.record(model, prompts.encode(model, text), [site]) for text in (CLEAN, CORRUPTED))
+    clean, corrupted = (
+        patching.record(model, prompts.encode(model, text), [site]) for text in (CLEAN, CORRUPTED)
+    )
     base, source = (corrupted, clean) if direction == "denoising" else (clean, corrupted)
     patched = patching.sweep(model, base, source, site, measure, by=SITES[site][0])[..., 0]
     edited, other = float(measure(base.logits)), float(measure(source.logits))
@@ -78,9 +89,15 @@ def test_a_map_is_a_sweep_as_a_share_of_the_way(model, site, direction):
     share, patched, changes, edited, other = swept(model, site, "logit difference", direction)
     torch.testing.assert_close(found.share, share)
     torch.testing.assert_close(found.patched, patched)
-    assert torch.equal(found.changes, changes) and (found.edited, found.other) == pytest.approx((edited, other))
+    assert torch.equal(found.changes, changes) and (found.edited, found.other) == pytest.approx(
+        (edited, other)
+    )
     length = prompts.encode(model, CLEAN).shape[1]
-    assert len(found.parts) == found.share.shape[1] == (length if SITES[site][0] == "position" else len(found.parts))
+    assert (
+        len(found.parts)
+        == found.share.shape[1]
+        == (length if SITES[site][0] == "position" else len(found.parts))
+    )
     if site == "resid_pre":
         whole = found.share[0, changes[0]]
         torch.testing.assert_close(whole, torch.ones(1), atol=1e-4, rtol=0)  # the one token that differs
@@ -129,7 +146,9 @@ def test_what_cannot_be_mapped_is_refused(model, changes, names):
 
 
 def test_runs_that_agree_are_refused(model, monkeypatch):
-    monkeypatch.setattr(patching, "probability", lambda token: lambda logits: torch.full(logits.shape[:-1], 0.25))
+    monkeypatch.setattr(
+        patching, "probability", lambda token: lambda logits: torch.full(logits.shape[:-1], 0.25)
+    )
     with pytest.raises(ValueError) as error:
         patching_map(model, CLEAN, CORRUPTED, ANSWER, WRONG, metric="probability")
     assert_one_sentence(error.value, "same probability", "0.25")
@@ -209,7 +228,8 @@ def assert_shows(browser, model):
 def test_the_browser_shows_what_was_swept(browser, model):
     page = assert_shows(browser, model)
     clean, corrupted = (
-        plots.token_labels(prompts.token_strings(model, prompts.encode(model, text)[0])) for text in (CLEAN, CORRUPTED)
+        plots.token_labels(prompts.token_strings(model, prompts.encode(model, text)[0]))
+        for text in (CLEAN, CORRUPTED)
     )
     heads = [[cell["text"] for cell in row] for row in page.tables[0][:2]]
     cut = [label if len(label) <= 9 else label[:8] + "…" for label in clean]
@@ -224,7 +244,10 @@ def test_every_site_is_shown(browser, model, site):
     browser.site.value = site
     page = assert_shows(browser, model)
     if SITES[site][0] == "head":
-        assert [cell["text"] for cell in page.tables[0][0]] == ["head", *map(str, range(len(page.cells()[0])))]
+        assert [cell["text"] for cell in page.tables[0][0]] == [
+            "head",
+            *map(str, range(len(page.cells()[0]))),
+        ]
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -312,7 +335,11 @@ def test_the_repr_says_what_is_shown_and_never_drifts(browser):
     assert repr(browser) == f"PatchingBrowser({CLEAN!r}, resid_pre, logit difference, denoising)"
     assert browser._repr_mimebundle_()["text/plain"] == repr(browser)
     browser.clean.value = "a" * 300
-    browser.site.value, browser.metric.value, browser.direction.value = "pattern", "logit difference", "denoising"
+    browser.site.value, browser.metric.value, browser.direction.value = (
+        "pattern",
+        "logit difference",
+        "denoising",
+    )
     assert browser._repr_mimebundle_()["text/plain"] == repr(browser), "ipywidgets has cut nothing"
     browser.site.value, browser.metric.value, browser.direction.value = "z", "probability", "noising"
     assert repr(browser).endswith(", z, probability, noising)")

@@ -3,22 +3,47 @@
 import pytest
 import tiny_models
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from mi_utils import hooks, models, patching
 from mi_utils.path_patching import PATH_SITES, path_patch
 
 SIZE = dict(vocab_size=320, bos_token_id=0, eos_token_id=0)
 KINDS = {
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=8, initializer_range=0.2, **SIZE)),
-    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(
-        n_positions=32, n_embd=32, n_layer=3, n_head=4, initializer_range=0.2, **SIZE)),
-    "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, initializer_range=0.2,
-        use_parallel_residual=True, **SIZE)),
-}  # fmt: skip
+    "llama": lambda: LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            initializer_range=0.2,
+            **SIZE,
+        )
+    ),
+    "gpt2": lambda: GPT2LMHeadModel(
+        GPT2Config(n_positions=32, n_embd=32, n_layer=3, n_head=4, initializer_range=0.2, **SIZE)
+    ),
+    "neox": lambda: GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            initializer_range=0.2,
+            use_parallel_residual=True,
+            **SIZE,
+        )
+    ),
+}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -56,7 +81,9 @@ def frozen(model, base, source, sender, positions, mlps):
             value[rows, positions, sender[1]] = source["z", layer][rows, positions, sender[1]]
         found.append((hooks.hook_name(model, "z", layer), lambda z, hook, value=value: value))
         if mlps == "frozen":
-            found.append((hooks.hook_name(model, "mlp_out", layer), lambda x, hook, v=base["mlp_out", layer]: v))
+            found.append(
+                (hooks.hook_name(model, "mlp_out", layer), lambda x, hook, v=base["mlp_out", layer]: v)
+            )
     return found
 
 
@@ -102,7 +129,9 @@ def test_the_short_way_is_the_long_way(model, runs, target, receivers, positions
     for sender in [(0, 0), (0, 3), (1, 2)]:
         wanted = long_way(model, *runs, sender, receivers, target, at, mlps)
         assert torch.allclose(found[sender], wanted, atol=1e-4)
-    assert not torch.allclose(found[0], metric(runs[0].logits).expand(4, 3), atol=1e-3)  # something happens at all
+    assert not torch.allclose(
+        found[0], metric(runs[0].logits).expand(4, 3), atol=1e-3
+    )  # something happens at all
 
 
 @pytest.mark.parametrize("mlps", ["recomputed", "frozen"])
@@ -118,7 +147,9 @@ def test_the_direct_path_to_the_logits(model, runs, mlps):
 
 
 def test_the_conventions_differ(model, runs):
-    one, other = (path_patch(model, *runs, metric, target="logits", mlps=mlps) for mlps in ("recomputed", "frozen"))
+    one, other = (
+        path_patch(model, *runs, metric, target="logits", mlps=mlps) for mlps in ("recomputed", "frozen")
+    )
     assert (one - other).abs().max() > 1e-2
 
 
@@ -129,7 +160,9 @@ def test_heads_at_or_above_the_receivers_change_nothing(model, runs):
 
 def test_a_run_patched_into_itself_changes_nothing(model, runs):
     base = runs[0]
-    found = path_patch(model, base, base, metric, target="k", receivers=[(2, 0)], positions=torch.tensor([2, 3, 4]))
+    found = path_patch(
+        model, base, base, metric, target="k", receivers=[(2, 0)], positions=torch.tensor([2, 3, 4])
+    )
     assert torch.allclose(found, metric(base.logits).expand(3, 4, 3), atol=1e-4)
 
 
@@ -152,7 +185,10 @@ def test_a_batch_of_one(model):
         ({"target": "logits"}, "receivers is"),
         ({"positions": torch.tensor([8, 8, 9])}, "positions is"),
         ({"positions": torch.tensor([8, 8])}, "positions is"),
-        ({"target": "logits", "receivers": (), "positions": torch.tensor([8, 7, 8])}, "positions should be the last"),
+        (
+            {"target": "logits", "receivers": (), "positions": torch.tensor([8, 7, 8])},
+            "positions should be the last",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(model, runs, unchecked, changes, words):

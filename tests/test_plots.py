@@ -33,28 +33,38 @@ def signed(*shape: int) -> torch.Tensor:
 def every_figure() -> dict[str, go.Figure]:
     n = len(TOKENS)
     return {
-        "heatmap": plots.heatmap(signed(5, n), x=TOKENS, title=HOSTILE, x_title=HOSTILE, colour_title=HOSTILE),
+        "heatmap": plots.heatmap(
+            signed(5, n), x=TOKENS, title=HOSTILE, x_title=HOSTILE, colour_title=HOSTILE
+        ),
         "text": plots.heatmap(signed(2, n), x=TOKENS, y=["a", HOSTILE], text=[TOKENS, TOKENS]),
         "large": plots.heatmap(signed(120, 150)),
         "line": plots.line(
             {HOSTILE: signed(n), "b": signed(n)},
-            x=TOKENS, bands={HOSTILE: (signed(n) - 9, signed(n) + 9)}, hline={HOSTILE: 0.5},
+            x=TOKENS,
+            bands={HOSTILE: (signed(n) - 9, signed(n) + 9)},
+            hline={HOSTILE: 0.5},
         ),
         "bar": plots.bar(signed(n), TOKENS, title=HOSTILE, y_title=HOSTILE),
         "bar_h": plots.bar(signed(n), TOKENS, horizontal=True, error=signed(n).abs()),
         "pattern": plots.attention_pattern(attention()[0, 0], TOKENS, title=HOSTILE),
-        "browser": plots.attention_browser(attention(), TOKENS, layers=["a", "b", HOSTILE], heads=[1, HOSTILE]),
-    }  # fmt: skip
+        "browser": plots.attention_browser(
+            attention(), TOKENS, layers=["a", "b", HOSTILE], heads=[1, HOSTILE]
+        ),
+    }
 
 
 # -- labels and escaping ---------------------------------------------------------------------------
 
 
 def test_token_labels_make_white_space_and_special_tokens_visible():
-    labels = plots.token_labels([" of", "a b", "  ", "\n\n", "\t", "", "<|endoftext|>", "<b>", "x ", "\x00", 7])
+    labels = plots.token_labels(
+        [" of", "a b", "  ", "\n\n", "\t", "", "<|endoftext|>", "<b>", "x ", "\x00", 7]
+    )
     assert labels == ["·of", "a b", "··", "↵↵", "⇥", "∅", "<|eot|>", "<b>", "x·", "\\u0000", "7"]
     assert plots.token_labels(labels) == labels, "labels of labels"
-    assert plots.token_labels([" of", " of"]) == ["·of", "·of"], "equal tokens stay apart by place, not by name"
+    assert plots.token_labels([" of", " of"]) == ["·of", "·of"], (
+        "equal tokens stay apart by place, not by name"
+    )
 
 
 def test_long_labels_are_cut():
@@ -206,7 +216,9 @@ def test_structure_depends_on_shape_alone():
 
     for values in (signed(4, 6), signed(4, 6).abs(), torch.zeros(4, 6)):
         assert skeleton(plots.heatmap(values)) == skeleton(plots.heatmap(-signed(4, 6)))
-        assert skeleton(plots.bar(values[0], list("abcdef"))) == skeleton(plots.bar(signed(6), list("abcdef")))
+        assert skeleton(plots.bar(values[0], list("abcdef"))) == skeleton(
+            plots.bar(signed(6), list("abcdef"))
+        )
 
 
 def test_heatmap_puts_row_0_where_it_says():
@@ -341,20 +353,32 @@ BAD = {
     "bar labels": (lambda: plots.bar([1.0], ["a", "b"]), "labels has 2 entries; it should have 1"),
     "bar string": (lambda: plots.bar([1.0], "a"), "labels is the single string 'a'"),
     "bar empty": (lambda: plots.bar([], []), "values is empty"),
-    "bar error": (lambda: plots.bar([1.0], ["a"], error=[-1.0]), "error should be 1 numbers that are not neg"),
+    "bar error": (
+        lambda: plots.bar([1.0], ["a"], error=[-1.0]),
+        "error should be 1 numbers that are not neg",
+    ),
     "pattern": (lambda: plots.attention_pattern(attention()[0, 0], TOKENS[:3]), "tokens has 3 entries"),
     "not square": (lambda: plots.attention_pattern(torch.zeros(2, 3), TOKENS), "2 queries and 3 keys"),
     "not weights": (lambda: plots.attention_pattern(2 * torch.eye(2), ["a", "b"]), "goes from 0 to 2"),
     "not causal": (lambda: plots.attention_pattern(torch.full((2, 2), 0.5), ["a", "b"]), "later positions"),
-    "layers": (lambda: plots.attention_browser(attention(), TOKENS, layers=[1]), "layers has 1 entries; it .* 3"),
-    "heads": (lambda: plots.attention_browser(attention(), TOKENS, heads=[1]), "heads has 1 entries; it .* 2"),
-    "start": (lambda: plots.attention_browser(attention(), TOKENS, start=3), "start is 3; it should .* 0 to 2"),
+    "layers": (
+        lambda: plots.attention_browser(attention(), TOKENS, layers=[1]),
+        "layers has 1 entries; it .* 3",
+    ),
+    "heads": (
+        lambda: plots.attention_browser(attention(), TOKENS, heads=[1]),
+        "heads has 1 entries; it .* 2",
+    ),
+    "start": (
+        lambda: plots.attention_browser(attention(), TOKENS, start=3),
+        "start is 3; it should .* 0 to 2",
+    ),
     "browser dims": (lambda: inspect.unwrap(plots.attention_browser)(attention()[0], TOKENS), "4 dimension"),
     "tokens": (lambda: plots.coloured_tokens(["a"], signed(2)), "tokens has 1 entries; it should have 2"),
     "names": (lambda: plots.coloured_tokens(["a"], signed(2, 1), names=["n"]), "names has 1 entries; .* 2"),
     "tokens NaN": (lambda: plots.coloured_tokens(["a", "b"], BROKEN), "values has 2 NaN"),
     "overflow": (lambda: finite(np.array([1e300]), "values", "n"), "values has 1 NaN or infinite"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", list(BAD))

@@ -17,7 +17,10 @@ SAFE = "&lt;b&gt;A&lt;/b&gt; &amp;lt; &#36;x&#36; %&#123;y}"
 
 def three_groups(count: int = 4) -> dict:
     generator = torch.Generator().manual_seed(0)
-    return {name: (torch.rand(count, generator=generator), torch.rand(count, generator=generator)) for name in "abc"}
+    return {
+        name: (torch.rand(count, generator=generator), torch.rand(count, generator=generator))
+        for name in "abc"
+    }
 
 
 def refused(groups, *said: str, **options: bool) -> None:
@@ -68,7 +71,9 @@ def test_logarithmic_axes():
 
 
 def test_titles_and_names_are_escaped():
-    fig = plots.scatter({HOSTILE: ([1], [2]), "b": ([1], [2])}, title=HOSTILE, x_title=HOSTILE, y_title=HOSTILE)
+    fig = plots.scatter(
+        {HOSTILE: ([1], [2]), "b": ([1], [2])}, title=HOSTILE, x_title=HOSTILE, y_title=HOSTILE
+    )
     layout = fig.layout
     shown = (fig.data[0].name, layout.title.text, layout.xaxis.title.text, layout.yaxis.title.text)
     assert shown == (SAFE,) * 4 and "<b>" not in fig.to_json()
@@ -104,7 +109,8 @@ def test_tensors_that_carry_gradients():
     assert plots.scatter({"a": (values, values)}).data[0].y.tolist() == [1, 1, 1]
 
 
-# ------------------------------------------------------------------------------------------------------ bad input
+# ------------------------------------------------------------------------------------------------------ bad
+# input
 
 
 def test_nothing_to_draw():

@@ -51,20 +51,28 @@ def test_start_token_of_a_model_without_one():
 
 
 def test_empty_prompt_and_empty_list(model: TransformerBridge):
-    for text, said in (("", "empty prompt"), (["abc", ""], "empty prompt"), ([], "empty list"), ((), "empty list")):
+    for text, said in (
+        ("", "empty prompt"),
+        (["abc", ""], "empty prompt"),
+        ([], "empty list"),
+        ((), "empty list"),
+    ):
         with pytest.raises(ValueError) as caught:
             prompts.encode(model, text)
         assert_one_sentence(caught.value, "text", said, "at least one")
 
 
-@pytest.mark.parametrize(("text", "shown"), [
-    (5, "5 (int)"),
-    (None, "None (NoneType)"),
-    (b"abc", "b'abc' (bytes)"),
-    (["abc", 5], "['abc', 5] (list)"),
-    (torch.tensor(5), "tensor(5) (Tensor)"),
-    (torch.zeros(9, 9), "tensor([[0., 0., 0."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (5, "5 (int)"),
+        (None, "None (NoneType)"),
+        (b"abc", "b'abc' (bytes)"),
+        (["abc", 5], "['abc', 5] (list)"),
+        (torch.tensor(5), "tensor(5) (Tensor)"),
+        (torch.zeros(9, 9), "tensor([[0., 0., 0."),
+    ],
+)
 def test_what_is_no_text(text: object, shown: str, unchecked: None, llama_model: TransformerBridge):
     with pytest.raises(ValueError) as caught:
         prompts.encode(llama_model, text)
@@ -109,7 +117,9 @@ def test_single_token_that_is_none(model: TransformerBridge):
     assert_one_sentence(caught.value, "''", "0 tokens", "exactly one")
 
 
-@pytest.mark.parametrize("form", [lambda t: t, lambda t: t[0], lambda t: t[0].tolist(), lambda t: tuple(t[0].tolist())])
+@pytest.mark.parametrize(
+    "form", [lambda t: t, lambda t: t[0], lambda t: t[0].tolist(), lambda t: tuple(t[0].tolist())]
+)
 def test_token_strings_join_to_the_text(form, model: TransformerBridge):
     text = f" {FRANCE} , don't\n\t007"
     strings = prompts.token_strings(model, form(prompts.encode(model, text)))
@@ -118,7 +128,11 @@ def test_token_strings_join_to_the_text(form, model: TransformerBridge):
 
 
 def test_token_strings_of_one_id_and_of_none(model: TransformerBridge):
-    assert prompts.token_strings(model, 0) == prompts.token_strings(model, torch.tensor(0)) == [tiny_models.START]
+    assert (
+        prompts.token_strings(model, 0)
+        == prompts.token_strings(model, torch.tensor(0))
+        == [tiny_models.START]
+    )
     assert prompts.token_strings(model, []) == []
 
 
@@ -129,15 +143,18 @@ def test_unknown_id(unknown: int, model: TransformerBridge):
     assert_one_sentence(caught.value, "tokens", str(unknown), f"from 0 to {model.cfg.d_vocab - 1}")
 
 
-@pytest.mark.parametrize(("tokens", "shown"), [
-    ("hi", "'hi' (str)"),
-    (["hi", "there"], "['hi', 'there'] (list)"),
-    (None, "None (NoneType)"),
-    (1.0, "1.0 (float)"),
-    ([[1], [1, 2]], "[[1], [1, 2]] (list)"),
-    (torch.tensor([True]), "tensor([True]) (Tensor)"),
-    (torch.zeros(9, 9), "tensor([[0., 0., 0."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tokens", "shown"),
+    [
+        ("hi", "'hi' (str)"),
+        (["hi", "there"], "['hi', 'there'] (list)"),
+        (None, "None (NoneType)"),
+        (1.0, "1.0 (float)"),
+        ([[1], [1, 2]], "[[1], [1, 2]] (list)"),
+        (torch.tensor([True]), "tensor([True]) (Tensor)"),
+        (torch.zeros(9, 9), "tensor([[0., 0., 0."),
+    ],
+)
 def test_what_are_no_ids(tokens: object, shown: str, unchecked: None, llama_model: TransformerBridge):
     with pytest.raises(ValueError) as caught:
         prompts.token_strings(llama_model, tokens)
@@ -148,7 +165,9 @@ def test_what_are_no_ids(tokens: object, shown: str, unchecked: None, llama_mode
 def test_ids_and_texts_of_numpy(unchecked: None, llama_model: TransformerBridge):
     tokens = prompts.encode(llama_model, np.array(["abc", "abd"]))
     assert tokens.tolist() == prompts.encode(llama_model, ["abc", "abd"]).tolist()
-    assert prompts.token_strings(llama_model, tokens[0].numpy()) == prompts.token_strings(llama_model, tokens[0])
+    assert prompts.token_strings(llama_model, tokens[0].numpy()) == prompts.token_strings(
+        llama_model, tokens[0]
+    )
 
 
 def test_first_id_too_many(model: TransformerBridge):

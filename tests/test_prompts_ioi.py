@@ -32,7 +32,9 @@ def test_names_stand_where_the_roles_say(data):
     assert (data.io != data.s).all()
     assert (data.positions["END"] == data.tokens.shape[1] - 1).all()
     assert torch.equal(data.positions["S1+1"], data.positions["S1"] + 1)
-    assert (data.positions["S1"] < data.positions["S2"]).all() and (data.positions["IO"] < data.positions["S2"]).all()
+    assert (data.positions["S1"] < data.positions["S2"]).all() and (
+        data.positions["IO"] < data.positions["S2"]
+    ).all()
     assert torch.equal(data.positions["IO"] < data.positions["S1"], data.io_first.bool())
 
 

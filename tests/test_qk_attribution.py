@@ -1,4 +1,5 @@
-"""mi_utils.qk_attribution: a score's parts sum to the model's own, and one pair is what its two vectors give."""
+"""mi_utils.qk_attribution: a score's parts sum to the model's own, and one pair is what its two vectors
+give."""
 
 import attribution_reference as reference
 import pytest
@@ -67,7 +68,9 @@ def test_each_source_against_autograd(model, sort, skip):
     """What one feature, error or token alone brings to a later stream, through all that is frozen."""
     local = local_for(model, sort, skip)
     literal = reference.Frozen(model, local.transcoders, local.tokens)
-    leaves = [value.clone().requires_grad_() for value in (literal.features, literal.errors, literal.embedded)]
+    leaves = [
+        value.clone().requires_grad_() for value in (literal.features, literal.errors, literal.embedded)
+    ]
     seen = {}
     keep = lambda value, hook: seen.update({"stream": value[0]})  # noqa: E731
     with torch.enable_grad(), model.hooks(fwd_hooks=[("blocks.2.hook_resid_pre", keep)]):
@@ -83,7 +86,8 @@ def test_each_source_against_autograd(model, sort, skip):
 
 @torch.no_grad()
 def test_one_pair_by_hand(model):
-    """A feature at the query and a token at the key: what the model's own score gains from having both, not one."""
+    """A feature at the query and a token at the key: what the model's own score gains from having both, not
+    one."""
     local, layer, head, query, key = local_for(model), 1, 2, 5, 3
     source = next(i for i, site in enumerate(local.active.tolist()) if site[:2] == [0, query])
     token = len(local.active) + 3 * 6 + key
@@ -96,8 +100,10 @@ def test_one_pair_by_hand(model):
             stream = stream - stream.mean(dim=-1, keepdim=True)
         read = stream / local.attn_scale[layer]
         kept, attn = {}, f"blocks.{layer}.attn"
-        edits = [(f"{attn}.hook_in", lambda value, hook: read[None]),
-                 (f"{attn}.hook_attn_scores", lambda value, hook: kept.update(scores=value[0]))]  # fmt: skip
+        edits = [
+            (f"{attn}.hook_in", lambda value, hook: read[None]),
+            (f"{attn}.hook_attn_scores", lambda value, hook: kept.update(scores=value[0])),
+        ]
         model.run_with_hooks(local.tokens[None], fwd_hooks=edits)
         return kept["scores"][head, query, key]
 
@@ -119,8 +125,10 @@ def test_scores_of_a_whole_block(model):
 
 def test_the_largest_pairs(model):
     qk = decompose(local_for(model), 2, 1, 5, 2)
-    every = sorted(((abs(v), (i, j, v)) for i, row in enumerate(qk.scores.tolist()) for j, v in enumerate(row)),
-                   reverse=True)  # fmt: skip
+    every = sorted(
+        ((abs(v), (i, j, v)) for i, row in enumerate(qk.scores.tolist()) for j, v in enumerate(row)),
+        reverse=True,
+    )
     assert [part for _, part in every[:7]] == qk.top(7)
     assert len(qk.top()) == 10 and len(qk.top(10**9)) == qk.scores.numel()
     assert qk.n_features == len(qk.features)
@@ -145,4 +153,6 @@ def test_more_sources_than_memory_holds(model, monkeypatch):
     monkeypatch.setattr(qk_attribution, "MOST_NUMBERS", 1_000)
     with pytest.raises(ValueError) as error:
         decompose(local, 1, 0, 3, 1)
-    assert_one_sentence(error.value, f"{len(local.active)} active features", "1,000 numbers", "shorter prompt")
+    assert_one_sentence(
+        error.value, f"{len(local.active)} active features", "1,000 numbers", "shorter prompt"
+    )

@@ -51,7 +51,8 @@ def chances_of(model: PreTrainedModel, texts: torch.Tensor) -> torch.Tensor:
     return model(texts).logits.float().softmax(dim=-1)
 
 
-# -------------------------------------------------------------------------------------------------------- samples
+# --------------------------------------------------------------------------------------------------------
+# samples
 
 
 def test_min_p_of_one_is_greedy(writer: PreTrainedModel):
@@ -123,10 +124,16 @@ def test_generator_decides(writer: PreTrainedModel):
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("wrong", "said"), [
-    ({"documents": 0}, "documents is 0"), ({"length": 1}, "length 1"), ({"min_p": -0.1}, "min_p is -0.1"),
-    ({"min_p": 1.01}, "min_p is 1.01"), ({"min_p": float("nan")}, "min_p is nan"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"documents": 0}, "documents is 0"),
+        ({"length": 1}, "length 1"),
+        ({"min_p": -0.1}, "min_p is -0.1"),
+        ({"min_p": 1.01}, "min_p is 1.01"),
+        ({"min_p": float("nan")}, "min_p is nan"),
+    ],
+)
 def test_bad_arguments(wrong: dict, said: str, writer: PreTrainedModel):
     with pytest.raises(ValueError) as caught:
         draw(writer, **wrong)
@@ -161,7 +168,9 @@ def test_batches_are_drawn_once(cache: Path, monkeypatch: pytest.MonkeyPatch):
     assert [file.parent for file in files] == [cache / "samples"] * 3
     assert contents(cache / "samples").keys() == {file.name for file in files}
     tokens = [load_file(file)["tokens"] for file in files]
-    assert all(rows.shape == (2, 6) and rows.dtype == torch.int32 and (rows[:, 0] == 0).all() for rows in tokens)
+    assert all(
+        rows.shape == (2, 6) and rows.dtype == torch.int32 and (rows[:, 0] == 0).all() for rows in tokens
+    )
     assert not torch.equal(tokens[0], tokens[1]) and not torch.equal(tokens[1], tokens[2])
     assert len(samples.read(files)) == 6
 
@@ -214,7 +223,8 @@ def test_recipes_do_not_mix():
     assert samples.batch_file(replace(TINY, batches=9), 0) == samples.batch_file(TINY, 0)  # more of the same
 
 
-# --------------------------------------------------------------------------------------------------------- corpus
+# ---------------------------------------------------------------------------------------------------------
+# corpus
 
 
 def degenerate(ids: Sequence[int]) -> bool:
@@ -231,7 +241,9 @@ def test_is_degenerate():
     assert not degenerate([*range(7), *[9] * 12])  # 16 runs, 8 different
     assert degenerate([*range(6), *[9] * 13])  # 7
     # Runs count, not tokens: the same tokens in other orders are other text.
-    shuffled = [token for i in range(8) for token in torch.randperm(8, generator=torch.Generator().manual_seed(i))]
+    shuffled = [
+        token for i in range(8) for token in torch.randperm(8, generator=torch.Generator().manual_seed(i))
+    ]
     assert not degenerate(map(int, shuffled))
 
 
@@ -276,13 +288,18 @@ def test_prose_of_another_archive(npm: corpus_recipe.NpmPackage):
 def test_code_leaves_tests_out(monkeypatch: pytest.MonkeyPatch):
     version = importlib.metadata.version("networkx")
     monkeypatch.setattr(corpus_recipe, "CODE", {"networkx": version})
-    files = {file: file.locate().read_text(encoding="utf-8").strip() for file in importlib.metadata.files("networkx")
-             if file.suffix == ".py" and str(file).startswith("networkx/")}  # fmt: skip
+    files = {
+        file: file.locate().read_text(encoding="utf-8").strip()
+        for file in importlib.metadata.files("networkx")
+        if file.suffix == ".py" and str(file).startswith("networkx/")
+    }
     tests = [file for file in files if "/tests/" in str(file)]
     assert tests
     texts = corpus_recipe.code()
     assert texts == [files[file] for file in sorted(files, key=str) if file not in tests]
-    assert "BSD" in corpus_recipe.licence_of("networkx") or "Redistribution" in corpus_recipe.licence_of("networkx")
+    assert "BSD" in corpus_recipe.licence_of("networkx") or "Redistribution" in corpus_recipe.licence_of(
+        "networkx"
+    )
 
 
 def test_code_of_another_version(monkeypatch: pytest.MonkeyPatch):
@@ -324,7 +341,9 @@ def tiny_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     drawn = [[i + 10] * 20 for i in range(10)] + [[9] * 15]  # the last is too short
     monkeypatch.setattr(samples, "read", lambda files: drawn)
     prose = [f"{i} " + "so on " * (20 + i) for i in range(10)]
-    monkeypatch.setattr(corpus_recipe, "prose", lambda package: [f"{package.version} {text}" for text in prose])
+    monkeypatch.setattr(
+        corpus_recipe, "prose", lambda package: [f"{package.version} {text}" for text in prose]
+    )
     monkeypatch.setattr(corpus_recipe, "code", lambda: [f"x = {i}\n" * 30 for i in range(10)])
     monkeypatch.setattr(corpus_recipe, "licence_of", lambda package: f"licence of {package}")
     monkeypatch.setattr(corpus_recipe, "LONGEST", 40)
@@ -354,7 +373,8 @@ def test_card_counts_what_is_there(tiny_corpus: Path, monkeypatch: pytest.Monkey
     assert "| 9 + 1 | 200 | 100.0% |" in rows["samples"] and "| 4 + 0 | 160 |" in rows["code"]
 
 
-# ----------------------------------------------------------------------------------------------------- tuned lens
+# ----------------------------------------------------------------------------------------------------- tuned
+# lens
 
 
 def weighted_error(full: torch.Tensor, other: torch.Tensor, covariance: torch.Tensor) -> float:
@@ -410,7 +430,9 @@ def test_kept_tensors(cache: Path):
 
 
 @pytest.fixture
-def tiny_recipe(cache: Path, tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> TransformerBridge:
+def tiny_recipe(
+    cache: Path, tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> TransformerBridge:
     """The recipe of the lens for the tiny model, on random tokens."""
     (tmp_path / "data").mkdir()
     monkeypatch.setattr(config, "repository", lambda: tmp_path)
@@ -419,7 +441,9 @@ def tiny_recipe(cache: Path, tmp_path: Path, tiny_llama: Path, monkeypatch: pyte
     tokens = torch.randint(2, 316, (24, 16), generator=torch.Generator().manual_seed(0))
     tokens[:, 0] = 0
     monkeypatch.setattr(corpus, "contexts", lambda model, *, length: tokens)
-    settings = lens_training.Descent(steps=10, batch=16, kept=64, drawn=64, held_back=32, warm_up=2, rate=3e-3)
+    settings = lens_training.Descent(
+        steps=10, batch=16, kept=64, drawn=64, held_back=32, warm_up=2, rate=3e-3
+    )
     scale = {"LENGTH": 16, "RIDGE_CONTEXTS": 16, "ROUNDS": 2, "ROUND_CONTEXTS": 4, "DESCENT": settings}
     for name, value in (scale | {"EMBEDDING_RANK": 8}).items():
         monkeypatch.setattr(tuned_lens, name, value)
@@ -430,7 +454,9 @@ def test_lens_recipe_from_end_to_end(tiny_recipe: TransformerBridge, cache: Path
     tuned_lens.main()
     made = contents(tuned_lens.folder())
     assert made.keys() == {"ridge.safetensors", "round00.safetensors", "round01.safetensors"}
-    assert data_files.trouble() == [] and data_files.manifest()[tuned_lens.FILE]["command"] == tuned_lens.COMMAND
+    assert (
+        data_files.trouble() == [] and data_files.manifest()[tuned_lens.FILE]["command"] == tuned_lens.COMMAND
+    )
     final = lens.load(data_files.path(tuned_lens.FILE))
     lens.check_fits(tiny_recipe, final)
     assert torch.linalg.matrix_rank(final.matrices[0], rtol=1e-2) == 8

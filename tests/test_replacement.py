@@ -1,4 +1,5 @@
-"""mi_utils.replacement: a replaced run is a literal run with hooks, and comparisons are what one counts by hand."""
+"""mi_utils.replacement: a replaced run is a literal run with hooks, and comparisons are what one counts by
+hand."""
 
 import math
 from dataclasses import replace
@@ -30,7 +31,8 @@ def prompts_for(model, count=3):
 
 
 def with_hooks(model, tokens, layers, write):
-    """A run in which ``write(layer, what the MLP reads, what it writes)`` stands in for MLPs, but at the start."""
+    """A run in which ``write(layer, what the MLP reads, what it writes)`` stands in for MLPs, but at the
+    start."""
     seen, edits = {}, []
     for layer in range(model.cfg.n_layers):
 
@@ -57,9 +59,13 @@ def test_a_replaced_run_against_literal_hooks(model, sort, skip, layers):
 
     def write(layer, seen, value):
         total = made.b_dec[layer].clone()
-        for source in range(0 if sort == "clt" else layer, layer + 1):  # all layers read, also those not replaced
+        for source in range(
+            0 if sort == "clt" else layer, layer + 1
+        ):  # all layers read, also those not replaced
             pre = seen[source] @ made.W_enc[source] + made.b_enc[source]
-            total = total + torch.where(pre > made.threshold[source], pre, 0) @ made.W_dec[source][layer - source]
+            total = (
+                total + torch.where(pre > made.threshold[source], pre, 0) @ made.W_dec[source][layer - source]
+            )
         return total + seen[layer] @ made.W_skip[layer] if skip else total
 
     found = replacement.run(model, made, tokens, layers=layers)
@@ -77,7 +83,10 @@ def test_a_vector_for_each_layer_is_mean_ablation(model):
     for layers in (None, [1]):
         found = replacement.run(model, means, tokens, layers=layers)
         wanted = with_hooks(
-            model, tokens, range(3) if layers is None else layers, lambda layer, seen, value: means[layer] + 0 * value
+            model,
+            tokens,
+            range(3) if layers is None else layers,
+            lambda layer, seen, value: means[layer] + 0 * value,
         )
         torch.testing.assert_close(found, wanted, **CLOSE)
         assert (found - model(tokens))[:, 1:].abs().max() > 0.1
@@ -88,8 +97,9 @@ def test_a_vector_for_each_layer_is_mean_ablation(model):
 @torch.no_grad()
 def test_features_that_are_the_neurons_leave_the_logits(kind, relation, unchecked):
     model = hand_wired.build()
-    tokens = torch.tensor([[hand_wired.WORDS.index(w) for w in ("<bos>", relation, city, "is")]
-                           for city in hand_wired.CITIES])  # fmt: skip
+    tokens = torch.tensor(
+        [[hand_wired.WORDS.index(w) for w in ("<bos>", relation, city, "is")] for city in hand_wired.CITIES]
+    )
     made = hand_wired.transcoders(model, kind=kind)
     found, own = replacement.run(model, made, tokens), model(tokens)
     torch.testing.assert_close(found, own, **CLOSE)
@@ -103,7 +113,9 @@ def test_a_linear_mlp_is_its_skip(gpt2):
     tokens, (n, d) = prompts_for(gpt2), (3, 32)
     generator = torch.Generator().manual_seed(2)
     maps, bias = torch.randn(n, d, d, generator=generator) / d**0.5, torch.randn(n, d, generator=generator)
-    own = with_hooks(gpt2, tokens, range(3), lambda layer, seen, value: seen[layer] @ maps[layer] + bias[layer])
+    own = with_hooks(
+        gpt2, tokens, range(3), lambda layer, seen, value: seen[layer] @ maps[layer] + bias[layer]
+    )
     made = skip_alone(replace(reference.transcoders(gpt2, "plt", True), W_skip=maps, b_dec=bias))
     torch.testing.assert_close(replacement.run(gpt2, made, tokens), own, **CLOSE)
 
@@ -184,7 +196,10 @@ def test_comparison_by_hand(which):
 
 
 def test_a_model_beside_itself():
-    logits, tokens = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(3)), torch.zeros(2, 5).long()
+    logits, tokens = (
+        torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(3)),
+        torch.zeros(2, 5).long(),
+    )
     found = replacement.compare(logits, logits, tokens)
     assert found.agreement == 1 and abs(found.kl) < 1e-6 and found.loss == found.loss_replaced
 
@@ -201,17 +216,28 @@ def test_what_does_not_fit(gpt2, unchecked):
     made, tokens = reference.transcoders(gpt2), prompts_for(gpt2)
     logits = torch.zeros(2, 3, 4)
     t = made
-    deeper = Transcoders(*(torch.cat([v, v[:1]]) for v in (t.W_enc, t.b_enc, t.threshold)),
-                         tuple(torch.zeros(4 - i, 9, 32) for i in range(4)), torch.zeros(4, 32))  # fmt: skip
+    deeper = Transcoders(
+        *(torch.cat([v, v[:1]]) for v in (t.W_enc, t.b_enc, t.threshold)),
+        tuple(torch.zeros(4 - i, 9, 32) for i in range(4)),
+        torch.zeros(4, 32),
+    )
     for call, words in (
-        (lambda: replacement.run(gpt2, replace(made, model="gpt2"), tokens), ("trained on gpt2", "tiny-gpt2")),
+        (
+            lambda: replacement.run(gpt2, replace(made, model="gpt2"), tokens),
+            ("trained on gpt2", "tiny-gpt2"),
+        ),
         (lambda: replacement.run(gpt2, deeper, tokens), ("transcoders have 4 layers", "has 3")),
         (lambda: replacement.run(gpt2, torch.zeros(2, 32), tokens), ("shape (2, 32)", "(3, 32)")),
         (lambda: replacement.run(gpt2, made, tokens, layers=[3]), ("layer", "3")),
-        (lambda: replacement.compare(logits, logits[:, :2], torch.zeros(2, 3).long()), ("(2, 3, 4)", "(2, 2, 4)")),
+        (
+            lambda: replacement.compare(logits, logits[:, :2], torch.zeros(2, 3).long()),
+            ("(2, 3, 4)", "(2, 2, 4)"),
+        ),
         (lambda: replacement.compare(logits, logits, torch.zeros(2, 2).long()), ("(2, 2)", "should agree")),
         (
-            lambda: replacement.compare(logits, logits, torch.zeros(2, 3).long(), torch.zeros(2, 3, dtype=torch.bool)),
+            lambda: replacement.compare(
+                logits, logits, torch.zeros(2, 3).long(), torch.zeros(2, 3, dtype=torch.bool)
+            ),
             ("where names no position",),
         ),
     ):

@@ -23,9 +23,11 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 def parts(*, d_in: int = D_IN, d_sae: int = D_SAE) -> dict[str, Tensor]:
     """Encoder and decoder unrelated, all biases at work."""
     return dict(
-        W_enc=noise(d_in, d_sae, seed=1), b_enc=noise(d_sae, seed=2),
-        W_dec=F.normalize(noise(d_sae, d_in, seed=3), dim=-1), b_dec=noise(d_in, seed=4),
-    )  # fmt: skip
+        W_enc=noise(d_in, d_sae, seed=1),
+        b_enc=noise(d_sae, seed=2),
+        W_dec=F.normalize(noise(d_sae, d_in, seed=3), dim=-1),
+        b_dec=noise(d_in, seed=4),
+    )
 
 
 def made_up(architecture: str = "standard", **more) -> SAE:
@@ -124,7 +126,15 @@ def test_topk_of_all_is_relu():
 
 
 def test_a_threshold_is_passed_only_from_above_and_never_by_negatives():
-    sae = SAE(torch.eye(3), torch.zeros(3), torch.eye(3), torch.zeros(3), "jumprelu", None, torch.tensor([1, 0.5, -1]))
+    sae = SAE(
+        torch.eye(3),
+        torch.zeros(3),
+        torch.eye(3),
+        torch.zeros(3),
+        "jumprelu",
+        None,
+        torch.tensor([1, 0.5, -1]),
+    )
     x = torch.tensor([[1.0, 0.5, -0.5], [1.25, 0.75, 0.5]])
     assert sae.encode(x).tolist() == [[0.0, 0.0, 0.0], [1.25, 0.75, 0.5]]
 
@@ -136,7 +146,8 @@ def test_names_and_sizes():
     assert repr(made_up()) == "SAE(ReLU, 6 -> 10 latents)" and "JumpReLU" in repr(made_up("jumprelu"))
 
 
-# ----------------------------------------------------------------------------------------------- how well it does
+# ----------------------------------------------------------------------------------------------- how well it
+# does
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -147,7 +158,9 @@ def test_fit_is_the_dense_computation(tokens: int, architecture: str, dtype: tor
     fit, exact = saes.evaluate(sae, x), x.double()
     latents = latents_by_hand(sae, x.float())
     error = exact - (latents.double() @ sae.W_dec.double() + sae.b_dec)
-    assert fit.fvu == pytest.approx(float(error.square().sum() / (exact - exact.mean(dim=0)).square().sum()), rel=1e-4)
+    assert fit.fvu == pytest.approx(
+        float(error.square().sum() / (exact - exact.mean(dim=0)).square().sum()), rel=1e-4
+    )
     assert fit.l0 == pytest.approx((latents > 0).sum().item() / tokens)
     torch.testing.assert_close(fit.density, (latents > 0).float().mean(dim=0))
     assert fit.dead == pytest.approx((latents > 0).logical_not().all(dim=0).float().mean().item())
@@ -214,7 +227,8 @@ def test_matching_of_unequal_numbers(sizes: tuple[int, int]):
     torch.testing.assert_close(values, similar[pairs[:, 0], pairs[:, 1]])
 
 
-# ------------------------------------------------------------------------------------------------------ bad input
+# ------------------------------------------------------------------------------------------------------ bad
+# input
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -235,7 +249,11 @@ def test_not_a_number_late_in_the_tokens():
 
 def test_evaluating_on_too_little():
     for count in (0, 1):
-        refused(lambda count=count: saes.evaluate(made_up(), noise(count, D_IN)), f"x has {count} tokens", "at least 2")
+        refused(
+            lambda count=count: saes.evaluate(made_up(), noise(count, D_IN)),
+            f"x has {count} tokens",
+            "at least 2",
+        )
     refused(lambda: saes.evaluate(made_up(), torch.ones(5, D_IN)), "x is the same for all tokens")
 
 
@@ -282,7 +300,9 @@ def test_an_sae_for_another_model_hook_point_or_width(llama_model, gpt2_model):
     saes.check_fits(gpt2_model, SAE(**parts(d_in=32), hook=hook))
     other = SAE(**parts(d_in=32), model=name, hook=hook)
     refused(
-        lambda: saes.check_fits(gpt2_model, other), f"trained on {name}", f"the model is {gpt2_model.cfg.model_name}"
+        lambda: saes.check_fits(gpt2_model, other),
+        f"trained on {name}",
+        f"the model is {gpt2_model.cfg.model_name}",
     )
     for wrong in ("blocks.2.hook_resid_pre", "", "<b>"):
         sae = SAE(**parts(d_in=32), model=name, hook=wrong)

@@ -16,8 +16,12 @@ from mi_utils.sae import SAE
 
 HOOK = "blocks.1.hook_resid_pre"
 PLACES = (
-    HOOK, "blocks.0.hook_resid_post", "blocks.0.hook_resid_mid", "blocks.1.hook_mlp_out", "blocks.0.hook_attn_out",
-)  # fmt: skip
+    HOOK,
+    "blocks.0.hook_resid_post",
+    "blocks.0.hook_resid_mid",
+    "blocks.1.hook_mlp_out",
+    "blocks.0.hook_attn_out",
+)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -71,7 +75,8 @@ def assert_untouched(model: TransformerBridge, before: Firing) -> None:
 
 @pytest.mark.parametrize("hook", PLACES)
 def test_attached_saes_are_spliced_in_as_here_and_leave_nothing_behind(hook: str, model, tmp_path: Path):
-    """In SAELens 6.54 later hooks at that place fire twice or not at all, and are lost to the model's registry."""
+    """In SAELens 6.54 later hooks at that place fire twice or not at all, and are lost to the model's
+    registry."""
     before, theirs = Firing(model), theirs_at(hook, tmp_path)
     assert before.counts[hook] == 1 and set(before.counts.values()) <= {0, 1}
     with sae_files.attachable(model) as able, torch.no_grad():

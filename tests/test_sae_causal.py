@@ -43,15 +43,31 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 def made_up(model: TransformerBridge, architecture: str = "topk", *, hook: str = HOOK) -> SAE:
     return SAE(
-        noise(WIDTH, LATENTS, seed=1), noise(LATENTS, seed=2), F.normalize(noise(LATENTS, WIDTH, seed=3), dim=-1),
-        noise(WIDTH, seed=4), architecture, 6 if architecture == "topk" else None, None, model.cfg.model_name, hook,
-    )  # fmt: skip
+        noise(WIDTH, LATENTS, seed=1),
+        noise(LATENTS, seed=2),
+        F.normalize(noise(LATENTS, WIDTH, seed=3), dim=-1),
+        noise(WIDTH, seed=4),
+        architecture,
+        6 if architecture == "topk" else None,
+        None,
+        model.cfg.model_name,
+        hook,
+    )
 
 
 def identity(model: TransformerBridge) -> SAE:
     basis = torch.cat([torch.eye(WIDTH), -torch.eye(WIDTH)])
-    return SAE(basis.T.contiguous(), torch.zeros(2 * WIDTH), basis, torch.zeros(WIDTH), "standard", None, None,
-               model.cfg.model_name, HOOK)  # fmt: skip
+    return SAE(
+        basis.T.contiguous(),
+        torch.zeros(2 * WIDTH),
+        basis,
+        torch.zeros(WIDTH),
+        "standard",
+        None,
+        None,
+        model.cfg.model_name,
+        HOOK,
+    )
 
 
 @torch.no_grad()
@@ -71,7 +87,8 @@ def refused(call, *said: str) -> None:
     assert_one_sentence(caught.value, *said)
 
 
-# ---------------------------------------------------------------------------------------------------- splicing in
+# ----------------------------------------------------------------------------------------------------
+# splicing in
 
 
 def plainly(model: TransformerBridge, sae: SAE, tokens: Tensor, protect: bool) -> dict[str, float]:
@@ -82,8 +99,11 @@ def plainly(model: TransformerBridge, sae: SAE, tokens: Tensor, protect: bool) -
         open_to_edits = lengths <= 5 * lengths[:, 1:].median()
         open_to_edits[:, 0] = False
     mean = stream[open_to_edits].mean(dim=0)
-    replaced = {"spliced": sae.decode(sae.encode(stream)), "zero": torch.zeros_like(stream),
-                "mean": mean.expand_as(stream)}  # fmt: skip
+    replaced = {
+        "spliced": sae.decode(sae.encode(stream)),
+        "zero": torch.zeros_like(stream),
+        "mean": mean.expand_as(stream),
+    }
     with torch.no_grad():
         clean, wanted = model(tokens), {}
     target = tokens[:, 1:].flatten()
@@ -119,7 +139,9 @@ def test_protection_changes_the_ablations_too(model: TransformerBridge):
 @pytest.mark.parametrize("protect", [True, False])
 def test_a_perfect_sae_recovers_everything(protect: bool, model: TransformerBridge):
     found = sae_causal.evaluate_splice(model, identity(model), some_tokens((1, 4)), protect=protect)
-    assert found.spliced == pytest.approx(found.clean, abs=1e-5) and found.kl_spliced == pytest.approx(0, abs=1e-6)
+    assert found.spliced == pytest.approx(found.clean, abs=1e-5) and found.kl_spliced == pytest.approx(
+        0, abs=1e-6
+    )
     for against in ("zero", "mean"):
         assert found.recovered(against) == pytest.approx(1, abs=1e-3)
         assert found.kl_recovered(against) == pytest.approx(1, abs=1e-4)
@@ -128,7 +150,9 @@ def test_a_perfect_sae_recovers_everything(protect: bool, model: TransformerBrid
 def test_recovery_is_measured_from_each_ablation():
     splice = Splice(clean=2.0, spliced=3.0, zero=12.0, mean=4.0, kl_spliced=1.0, kl_zero=10.0, kl_mean=2.5)
     assert splice.recovered("zero") == pytest.approx(0.9) and splice.recovered("mean") == pytest.approx(0.5)
-    assert splice.kl_recovered("zero") == pytest.approx(0.9) and splice.kl_recovered("mean") == pytest.approx(0.6)
+    assert splice.kl_recovered("zero") == pytest.approx(0.9) and splice.kl_recovered("mean") == pytest.approx(
+        0.6
+    )
 
 
 def test_a_long_batch_is_unembedded_in_pieces(model: TransformerBridge, monkeypatch: pytest.MonkeyPatch):
@@ -147,7 +171,8 @@ def test_bfloat16(tiny_llama):
         assert value == pytest.approx(exact[name], rel=0.05, abs=0.02), name
 
 
-# ------------------------------------------------------------------------------------------------------- one edit
+# ------------------------------------------------------------------------------------------------------- one
+# edit
 
 
 def test_only_what_the_mask_allows_is_edited(model: TransformerBridge):
@@ -172,9 +197,13 @@ def test_an_edit_everywhere_and_nowhere(model: TransformerBridge):
     with torch.no_grad():
         clean = model(tokens)
     edited = sae_causal.run_edited(model, tokens, HOOK, torch.zeros_like)
-    torch.testing.assert_close(edited, sae_causal.run_edited(model, tokens, HOOK, torch.zeros_like, everywhere))
+    torch.testing.assert_close(
+        edited, sae_causal.run_edited(model, tokens, HOOK, torch.zeros_like, everywhere)
+    )
     assert (edited - clean).abs().max() > 0.1
-    torch.testing.assert_close(sae_causal.run_edited(model, tokens, HOOK, torch.zeros_like, ~everywhere), clean)
+    torch.testing.assert_close(
+        sae_causal.run_edited(model, tokens, HOOK, torch.zeros_like, ~everywhere), clean
+    )
     with torch.no_grad():
         torch.testing.assert_close(model(tokens), clean)  # nothing stays behind
 
@@ -182,10 +211,13 @@ def test_an_edit_everywhere_and_nowhere(model: TransformerBridge):
 @pytest.mark.parametrize("architecture", ["standard", "topk"])
 @pytest.mark.parametrize("value", [0, 0.0, 7.5])
 def test_setting_a_latent_keeps_the_error_and_all_other_latents(value: float | int, architecture: str, model):
-    """What is added is one direction; in the reconstruction's terms, one latent changed and the error kept."""
+    """What is added is one direction; in the reconstruction's terms, one latent changed and the error
+    kept."""
     sae, x = made_up(model, architecture), noise(60, WIDTH, seed=8)
     latents = sae.encode(x)
-    latent = int((latents > 0).float().mean(dim=0).sub(0.3).abs().argmin())  # one that is active on some tokens
+    latent = int(
+        (latents > 0).float().mean(dim=0).sub(0.3).abs().argmin()
+    )  # one that is active on some tokens
     changed = latents.clone()
     changed[:, latent] = value
     edited = sae_causal.set_latent(sae, latent, value)(x)
@@ -207,7 +239,8 @@ def test_an_edit_works_at_any_shape_and_leaves_its_input(model: TransformerBridg
     assert torch.equal(x, kept)
 
 
-# -------------------------------------------------------------------------------------------------- many ablations
+# -------------------------------------------------------------------------------------------------- many
+# ablations
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
@@ -247,7 +280,8 @@ def test_ablations_do_not_reach_one_another(model: TransformerBridge):
         torch.testing.assert_close(together[row], alone[0], rtol=1e-4, atol=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------------ bad input
+# ------------------------------------------------------------------------------------------------------ bad
+# input
 
 
 def test_saes_that_do_not_fit(model: TransformerBridge, llama_model: TransformerBridge):
@@ -256,16 +290,24 @@ def test_saes_that_do_not_fit(model: TransformerBridge, llama_model: Transformer
         made_up(model, hook="blocks.15.hook_resid_pre"),
         SAE(noise(3, 4), noise(4), noise(4, 3), noise(3), hook=HOOK),
     )
-    for sae, said in ((other, "smollm2-135m"), (elsewhere, "'blocks.15.hook_resid_pre'"), (narrow, "width 3")):
+    for sae, said in (
+        (other, "smollm2-135m"),
+        (elsewhere, "'blocks.15.hook_resid_pre'"),
+        (narrow, "width 3"),
+    ):
         refused(lambda sae=sae: sae_causal.evaluate_splice(model, sae, some_tokens()), said)
-        refused(lambda sae=sae: sae_causal.ablate_each(model, sae, some_tokens()[0], torch.tensor([[1, 1]])), said)
+        refused(
+            lambda sae=sae: sae_causal.ablate_each(model, sae, some_tokens()[0], torch.tensor([[1, 1]])), said
+        )
 
 
 @pytest.mark.parametrize("shape", [(0, 8), (5, 0), (5, 1), (0, 0)])
 def test_contexts_in_which_nothing_is_predicted(shape: tuple[int, int], model: TransformerBridge):
     tokens = torch.zeros(shape, dtype=torch.int64)
     refused(
-        lambda: sae_causal.evaluate_splice(model, made_up(model), tokens), f"tokens has shape {shape}", "at least 2"
+        lambda: sae_causal.evaluate_splice(model, made_up(model), tokens),
+        f"tokens has shape {shape}",
+        "at least 2",
     )
 
 
@@ -275,18 +317,24 @@ def test_latents_that_do_not_exist(latent: int, model: TransformerBridge):
 
 
 def test_values_that_are_not_finite(model: TransformerBridge):
-    refused(lambda: sae_causal.set_latent(made_up(model), 0)(torch.full((3, WIDTH), math.nan)), "x", "not finite")
+    refused(
+        lambda: sae_causal.set_latent(made_up(model), 0)(torch.full((3, WIDTH), math.nan)), "x", "not finite"
+    )
 
 
 @pytest.mark.parametrize("place", [(POS, 0), (0, LATENTS), (-1, 0), (0, -1)])
 def test_places_that_do_not_exist(place: tuple[int, int], model: TransformerBridge):
     places = torch.tensor([[1, 1], place])
-    refused(lambda: sae_causal.ablate_each(model, made_up(model), some_tokens()[0], places), "places", "8", "64")
+    refused(
+        lambda: sae_causal.ablate_each(model, made_up(model), some_tokens()[0], places), "places", "8", "64"
+    )
 
 
 def test_no_places(model: TransformerBridge):
     places = torch.zeros(0, 2, dtype=torch.int64)
-    refused(lambda: sae_causal.ablate_each(model, made_up(model), some_tokens()[0], places), "places is empty")
+    refused(
+        lambda: sae_causal.ablate_each(model, made_up(model), some_tokens()[0], places), "places is empty"
+    )
 
 
 def test_first_and_last_place(model: TransformerBridge):

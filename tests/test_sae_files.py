@@ -27,10 +27,16 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 def made_up(architecture: str = "standard", *, model: str = "tiny-llama", hook: str = HOOK) -> SAE:
     return SAE(
-        noise(D_IN, D_SAE, seed=1), noise(D_SAE, seed=2), F.normalize(noise(D_SAE, D_IN, seed=3), dim=-1),
-        noise(D_IN, seed=4), architecture, K if architecture == "topk" else None,
-        noise(D_SAE, seed=5).abs() if architecture == "jumprelu" else None, model, hook,
-    )  # fmt: skip
+        noise(D_IN, D_SAE, seed=1),
+        noise(D_SAE, seed=2),
+        F.normalize(noise(D_SAE, D_IN, seed=3), dim=-1),
+        noise(D_IN, seed=4),
+        architecture,
+        K if architecture == "topk" else None,
+        noise(D_SAE, seed=5).abs() if architecture == "jumprelu" else None,
+        model,
+        hook,
+    )
 
 
 def close(found: Tensor, wanted: Tensor) -> None:
@@ -53,7 +59,8 @@ def refused(call, *said: str) -> None:
     assert_one_sentence(caught.value, *said)
 
 
-# ------------------------------------------------------------------------------------------- from here to SAELens
+# ------------------------------------------------------------------------------------------- from here to
+# SAELens
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -103,7 +110,8 @@ def test_an_sae_that_is_not_about_a_model(tmp_path: Path):
     assert (found.model, found.hook) == ("", "")
 
 
-# ------------------------------------------------------------------------------------------- from SAELens to here
+# ------------------------------------------------------------------------------------------- from SAELens to
+# here
 
 
 def filled(theirs: sae_lens.SAE | sae_lens.TrainingSAE) -> sae_lens.SAE | sae_lens.TrainingSAE:
@@ -111,15 +119,22 @@ def filled(theirs: sae_lens.SAE | sae_lens.TrainingSAE) -> sae_lens.SAE | sae_le
     with torch.no_grad():
         for i, (name, value) in enumerate(theirs.named_parameters()):
             value.copy_(
-                noise(*value.shape, seed=10 + i).abs() if name == "threshold" else noise(*value.shape, seed=10 + i)
+                noise(*value.shape, seed=10 + i).abs()
+                if name == "threshold"
+                else noise(*value.shape, seed=10 + i)
             )
     return theirs
 
 
 def their_config(kind: str, **more):
-    names = {"topk training": "TopKTrainingSAEConfig", "batchtopk": "BatchTopKTrainingSAEConfig",
-             "standard": "StandardSAEConfig", "topk": "TopKSAEConfig", "jumprelu": "JumpReLUSAEConfig",
-             "gated": "GatedSAEConfig"}  # fmt: skip
+    names = {
+        "topk training": "TopKTrainingSAEConfig",
+        "batchtopk": "BatchTopKTrainingSAEConfig",
+        "standard": "StandardSAEConfig",
+        "topk": "TopKSAEConfig",
+        "jumprelu": "JumpReLUSAEConfig",
+        "gated": "GatedSAEConfig",
+    }
     metadata = sae_lens.saes.sae.SAEMetadata(model_name="gpt2", hook_name="blocks.8.hook_resid_pre")
     return getattr(sae_lens, names[kind])(d_in=D_IN, d_sae=D_SAE, metadata=metadata, **more)
 
@@ -127,7 +142,9 @@ def their_config(kind: str, **more):
 @pytest.mark.parametrize("apply_b_dec", [True, False])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_saelens_saves_computes_the_same_here(architecture: str, apply_b_dec: bool, tmp_path: Path):
-    kind = {"standard": sae_lens.StandardSAE, "topk": sae_lens.TopKSAE, "jumprelu": sae_lens.JumpReLUSAE}[architecture]
+    kind = {"standard": sae_lens.StandardSAE, "topk": sae_lens.TopKSAE, "jumprelu": sae_lens.JumpReLUSAE}[
+        architecture
+    ]
     more = {"k": K} if architecture == "topk" else {}
     theirs = filled(kind(their_config(architecture, apply_b_dec_to_input=apply_b_dec, **more)))
     theirs.save_model(tmp_path)
@@ -141,7 +158,9 @@ def test_what_saelens_saves_computes_the_same_here(architecture: str, apply_b_de
 @pytest.mark.parametrize("rescale", [True, False])
 def test_topk_from_saelens_training(rescale: bool, apply_b_dec: bool, tmp_path: Path):
     """Its weights as they are in training, and the inference SAE that it saves."""
-    config = their_config("topk training", k=K, rescale_acts_by_decoder_norm=rescale, apply_b_dec_to_input=apply_b_dec)
+    config = their_config(
+        "topk training", k=K, rescale_acts_by_decoder_norm=rescale, apply_b_dec_to_input=apply_b_dec
+    )
     theirs = filled(sae_lens.TopKTrainingSAE(config))
     before = {name: value.clone() for name, value in theirs.state_dict().items()}
     ours = sae_files.from_parts(theirs.cfg.to_dict(), before)
@@ -165,7 +184,8 @@ def test_batchtopk_from_saelens_training_is_a_jumprelu_here(tmp_path: Path):
     assert_same_function(ours, sae_lens.SAE.load_from_disk(tmp_path), noise(60, D_IN))
 
 
-# ------------------------------------------------------------------------------------------------------ bad input
+# ------------------------------------------------------------------------------------------------------ bad
+# input
 
 
 @pytest.mark.parametrize(
@@ -177,7 +197,10 @@ def test_batchtopk_from_saelens_training_is_a_jumprelu_here(tmp_path: Path):
         (lambda folder: (folder / CONFIG).write_text("{}"), "'architecture'"),
         (lambda folder: (folder / WEIGHTS).write_bytes(b""), "SafetensorError"),
         (lambda folder: (folder / WEIGHTS).write_bytes(b"version https://git-lfs" * 9), "SafetensorError"),
-        (lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-9]), "SafetensorError"),
+        (
+            lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-9]),
+            "SafetensorError",
+        ),
         (lambda folder: save_file({"W_enc": torch.zeros(4, 8)}, folder / WEIGHTS), "'b_enc'"),
     ],
 )

@@ -1,4 +1,5 @@
-"""The losses of SAE training: their values and gradients against plain autograd, and the SAE they stand for."""
+"""The losses of SAE training: their values and gradients against plain autograd, and the SAE they stand
+for."""
 
 import math
 
@@ -32,7 +33,9 @@ def some_weights(kind: str, *, d_in: int = 6, d_sae: int = 12, **more) -> sae_tr
 def gradients(weights: sae_training._Weights, batch: Tensor) -> dict[str, Tensor]:
     loss = weights.loss(batch)[2]
     names = NAMES if weights.settings.kind == "jumprelu" else NAMES[:4]
-    return dict(zip(names, torch.autograd.grad(loss, [getattr(weights, name) for name in names]), strict=True))
+    return dict(
+        zip(names, torch.autograd.grad(loss, [getattr(weights, name) for name in names]), strict=True)
+    )
 
 
 def dense_loss(weights: sae_training._Weights, batch: Tensor) -> Tensor:
@@ -58,7 +61,8 @@ def dense_loss(weights: sae_training._Weights, batch: Tensor) -> Tensor:
 @pytest.mark.parametrize("k", [3, 9])
 @pytest.mark.parametrize("kind", ["topk", "batchtopk"])
 def test_gradients_are_those_of_the_dense_computation(kind: str, k: int, dead: tuple[int, ...]):
-    """All four parameters, with and without the auxiliary loss, with fewer than ``k`` positive, batch after batch."""
+    """All four parameters, with and without the auxiliary loss, with fewer than ``k`` positive, batch after
+    batch."""
     weights = some_weights(kind, k=k, aux=0.25, dead_after=1_000)
     weights.silent[list(dead)] = 5_000.0
     weights._watch = lambda active, tokens: None  # else those that are active now would not count as dead
@@ -69,7 +73,9 @@ def test_gradients_are_those_of_the_dense_computation(kind: str, k: int, dead: t
         torch.testing.assert_close(weights.loss(batch)[2], wanted_loss)
         for name, gradient in zip(NAMES[:4], wanted, strict=True):
             assert gradient.abs().max() > 1e-3
-            torch.testing.assert_close(gradients(weights, batch)[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+            torch.testing.assert_close(
+                gradients(weights, batch)[name], gradient, rtol=1e-4, atol=1e-5, msg=name
+            )
 
 
 def test_standard_loss_is_the_error_and_the_l1_norm():
@@ -93,7 +99,9 @@ def test_jumprelu_derivatives_are_those_of_the_paper():
         latents = pre * (pre > threshold)
         torch.testing.assert_close(error, batch - weights.b_dec - latents @ weights.decoder)
         assert active == pytest.approx((pre > threshold).sum().item() / 60)
-        torch.testing.assert_close(loss, error.square().sum(dim=1).mean() + 0.7 * (pre > threshold).sum() / 60)
+        torch.testing.assert_close(
+            loss, error.square().sum(dim=1).mean() + 0.7 * (pre > threshold).sum() / 60
+        )
         of_error = 2 * error / 60
         of_latents = -of_error @ weights.decoder.T
         near = ((pre - threshold) / 0.5).abs() < 0.5
@@ -136,11 +144,16 @@ def test_the_auxiliary_loss_moves_dead_latents_only(kind: str):
     for name in ("encoder", "decoder", "b_enc"):
         moved = with_aux[name] - without[name]
         assert (moved[alive] == 0).all(), name
-        assert moved[dead].flatten(1).abs().amax(dim=1).min() > 1e-4 if name != "b_enc" else moved[dead].abs().min() > 0
+        assert (
+            moved[dead].flatten(1).abs().amax(dim=1).min() > 1e-4
+            if name != "b_enc"
+            else moved[dead].abs().min() > 0
+        )
 
 
 def test_the_auxiliary_loss_brings_back_a_latent_that_is_outranked():
-    """Three features and three latents, of which TopK never picks the third: the others' biases outrank it."""
+    """Three features and three latents, of which TopK never picks the third: the others' biases outrank
+    it."""
     generator = torch.Generator().manual_seed(0)
     x = torch.eye(8)[torch.randint(3, (600,), generator=generator)]
 
@@ -192,7 +205,9 @@ def test_centring_and_scaling_are_folded_into_the_sae(kind: str):
     x = drawn(90, 6, seed=9) * scale + mean
     with torch.no_grad():
         error, active, _ = weights.loss((x - mean) / scale)
-    weights.cut *= 0.9999  # the batch's last latent is to pass in the SAE too, which asks for more than the threshold
+    weights.cut *= (
+        0.9999  # the batch's last latent is to pass in the SAE too, which asks for more than the threshold
+    )
     sae = weights.as_sae(mean, scale, "tiny", "blocks.0.hook_resid_pre")
     torch.testing.assert_close(x - sae.reconstruct(x), error * scale, rtol=1e-3, atol=1e-3)
     assert (sae.encode(x) > 0).sum().item() / 90 == pytest.approx(active, abs=0.02)

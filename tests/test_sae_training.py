@@ -18,7 +18,9 @@ QUICK = {
     "standard": Settings(24, "standard", sparsity=0.7, steps=200, batch=256, lr=1e-2, warm_up=10),
     "topk": Settings(24, "topk", k=3, steps=200, batch=256, lr=1e-2, warm_up=10),
     "batchtopk": Settings(24, "batchtopk", k=2, steps=200, batch=256, lr=1e-2, warm_up=10),
-    "jumprelu": Settings(24, "jumprelu", sparsity=3.0, steps=400, batch=128, lr=3e-2, warm_up=10, bandwidth=0.3),
+    "jumprelu": Settings(
+        24, "jumprelu", sparsity=3.0, steps=400, batch=128, lr=3e-2, warm_up=10, bandwidth=0.3
+    ),
 }
 
 
@@ -26,7 +28,9 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def sparse_data(count: int = 3_000, *, seed: int = 0, width: int = 16, share: float = 0.12) -> tuple[Tensor, Tensor]:
+def sparse_data(
+    count: int = 3_000, *, seed: int = 0, width: int = 16, share: float = 0.12
+) -> tuple[Tensor, Tensor]:
     """Tokens in which each of ``width`` orthogonal features is present or not, and the features."""
     features = torch.linalg.qr(drawn(width, width, seed=99)).Q
     generator = torch.Generator().manual_seed(seed)
@@ -40,7 +44,8 @@ def refused(call, *said: str) -> None:
     assert_one_sentence(caught.value, *said)
 
 
-# ------------------------------------------------------------------------------------------- what happens in a step
+# ------------------------------------------------------------------------------------------- what happens in
+# a step
 
 
 def test_schedule_rises_stays_and_falls_over_the_last_fifth():
@@ -72,7 +77,8 @@ def test_decoder_rows_have_length_one(kind: str):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_step_follows_the_projected_gradient(kind: str):
-    """What Adam is given for the decoder has nothing along its rows; normalising afterwards would not undo that."""
+    """What Adam is given for the decoder has nothing along its rows; normalising afterwards would not undo
+    that."""
     along = []
 
     def look(optimiser, *_):
@@ -115,7 +121,8 @@ def test_activations_in_other_units_give_the_same_sae_in_those_units(kind: str):
     assert fits[1] == pytest.approx(fits[0], rel=1e-4) and fits[2] == pytest.approx(fits[0], rel=2e-2)
 
 
-# ---------------------------------------------------------------------------------------------------- what is found
+# ---------------------------------------------------------------------------------------------------- what is
+# found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -176,7 +183,8 @@ def test_half_precision_is_trained_on_in_float32():
     assert found.W_enc.dtype == torch.float32 and same(found, train(x.float(), settings).sae)
 
 
-# ------------------------------------------------------------------------------------------------------- bad input
+# ------------------------------------------------------------------------------------------------------- bad
+# input
 
 
 @pytest.mark.parametrize(

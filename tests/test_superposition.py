@@ -29,7 +29,8 @@ def polygon(n: int) -> torch.Tensor:
     return torch.stack([turn.cos(), turn.sin()])[None]
 
 
-# -------------------------------------------------------------------------------------------------------- examples
+# --------------------------------------------------------------------------------------------------------
+# examples
 
 
 def test_each_instance_has_its_own_sparsity_and_values_are_uniform():
@@ -63,7 +64,9 @@ def test_pairs_come_together_or_never_and_are_as_frequent_as_others():
     assert not ((apart[..., 0] > 0) & (apart[..., 1] > 0)).any()
     for x in (both, apart):
         assert torch.allclose((x > 0).float().mean(dim=0), (1 - S)[:, None].expand(2, 4), atol=0.01)
-        assert ((x[..., 0] > 0) & (x[..., 2] > 0)).float().mean(dim=0)[0].item() == pytest.approx(0.09, abs=0.01)
+        assert ((x[..., 0] > 0) & (x[..., 2] > 0)).float().mean(dim=0)[0].item() == pytest.approx(
+            0.09, abs=0.01
+        )
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,10 @@ def test_pairs_come_together_or_never_and_are_as_frequent_as_others():
         (lambda: sp.train(3, 2, torch.tensor([0.1]), torch.zeros(3), QUICK), "importance"),
         (lambda: sp.train(3, 2, torch.tensor([0.1]), torch.full((3,), math.nan), QUICK), "importance"),
         (lambda: sp.train(3, 2, torch.tensor([0.1]), torch.ones(3), sp.Training(steps=0)), "steps"),
-        (lambda: sp.train(3, 2, torch.tensor([0.1]), torch.ones(3), sp.Training(steps=60, rate=1e30)), "rate"),
+        (
+            lambda: sp.train(3, 2, torch.tensor([0.1]), torch.ones(3), sp.Training(steps=60, rate=1e30)),
+            "rate",
+        ),
         (lambda: geometry.best_linear_loss(torch.tensor([0.1]), torch.ones(3), 4), "m is 4"),
         (lambda: geometry.share_near(torch.zeros(0)), "0 values"),
         (lambda: geometry.share_near(torch.zeros(2), []), "0 lines"),
@@ -98,14 +104,15 @@ def test_pairs_come_together_or_never_and_are_as_frequent_as_others():
         (lambda: view.phase_figure({"a": torch.full((2, 3), 0)}, torch.ones(2), torch.ones(2), "ab"), "maps"),
         (lambda: view.phase_figure({"a": torch.full((2, 2), 2)}, torch.ones(2), torch.ones(2), "ab"), "maps"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_told_in_one_sentence(call, name):
     with pytest.raises(ValueError) as error:
         call()
     assert_one_sentence(error.value, name)
 
 
-# ----------------------------------------------------------------------------------------------------------- model
+# -----------------------------------------------------------------------------------------------------------
+# model
 
 
 @pytest.mark.parametrize("relu", [True, False])
@@ -162,7 +169,8 @@ def test_the_best_linear_loss_is_the_least_eigenvalues():
     assert found.item() == pytest.approx(left.item(), rel=0.02)
 
 
-# -------------------------------------------------------------------------------------------------------- training
+# --------------------------------------------------------------------------------------------------------
+# training
 
 
 def test_training_from_a_seed_repeats_and_keeps_frames():
@@ -174,14 +182,17 @@ def test_training_from_a_seed_repeats_and_keeps_frames():
     assert torch.equal(first.history_W[-1], first.W) and torch.equal(first.history_b[-1], first.b)
     assert torch.equal(first.history_W[0], sp.start(2, 2, 4, 6)[0]) and not first.W.requires_grad
     other = sp.train(4, 2, S, torch.ones(4), sp.Training(steps=30, batch=32, seed=4))
-    assert not torch.allclose(other.W, first.W) and other.history_W.shape == (0, 2, 2, 4) and other.steps == ()
+    assert (
+        not torch.allclose(other.W, first.W) and other.history_W.shape == (0, 2, 2, 4) and other.steps == ()
+    )
 
 
 def test_examples_depend_on_the_seed_too(monkeypatch):
     fixed = sp.start(1, 2, 3, 0)
     monkeypatch.setattr(sp, "start", lambda *_: tuple(one.clone() for one in fixed))
     first, second = (
-        sp.train(3, 2, torch.tensor([0.5]), torch.ones(3), sp.Training(steps=5, batch=8, seed=seed)) for seed in (1, 2)
+        sp.train(3, 2, torch.tensor([0.5]), torch.ones(3), sp.Training(steps=5, batch=8, seed=seed))
+        for seed in (1, 2)
     )
     assert not torch.allclose(first.W, second.W, atol=1e-4)
 
@@ -193,14 +204,18 @@ def test_a_linear_model_reaches_pca_and_a_relu_model_passes_it():
     found = {}
     for relu in (False, True):
         trained = sp.train(4, 2, S, importance, settings, relu=relu)
-        found[relu] = sp.expected_loss(trained.W, trained.b, S, importance, relu=relu, batch=50_000).min().item()
+        found[relu] = (
+            sp.expected_loss(trained.W, trained.b, S, importance, relu=relu, batch=50_000).min().item()
+        )
     assert found[False] == pytest.approx(best, rel=0.05) and found[True] < 0.4 * best
 
 
 def test_instances_do_not_feel_each_other():
     fixed = sp.sparse_batch(64, torch.tensor([0.5]), 3, generator())
     alone, beside = (
-        sp.train(3, 2, torch.full((k,), 0.5), torch.ones(3), QUICK, batches=lambda k=k: fixed.expand(64, k, 3))
+        sp.train(
+            3, 2, torch.full((k,), 0.5), torch.ones(3), QUICK, batches=lambda k=k: fixed.expand(64, k, 3)
+        )
         for k in (1, 2)
     )
     assert torch.allclose(alone.W[0], beside.W[0], atol=1e-6) and not torch.allclose(beside.W[0], beside.W[1])
@@ -218,7 +233,8 @@ def test_importance_of_each_instance_counts():
     assert trained.W[:, 0].abs().argmax(dim=1).tolist() == [0, 1]
 
 
-# -------------------------------------------------------------------------------------------------------- geometry
+# --------------------------------------------------------------------------------------------------------
+# geometry
 
 
 @pytest.mark.parametrize("n", [3, 4, 5, 8])
@@ -240,7 +256,9 @@ def test_lengths_and_missing_features():
 def test_interference_and_dimensionality_are_two_sides_of_one_sum():
     W = weights(2, 3, 6)
     squared = W.pow(2).sum(dim=1)
-    assert torch.allclose(geometry.dimensionality(W), squared / (squared + geometry.interference(W)), atol=1e-6)
+    assert torch.allclose(
+        geometry.dimensionality(W), squared / (squared + geometry.interference(W)), atol=1e-6
+    )
 
 
 def test_the_control_keeps_each_length_and_no_angle():
@@ -248,11 +266,15 @@ def test_the_control_keeps_each_length_and_no_angle():
     control = geometry.matched_control(W, generator(1))
     assert torch.allclose(control.norm(dim=1), W.norm(dim=1), rtol=1e-5)
     assert not torch.allclose(geometry.overlaps(control).abs(), geometry.overlaps(W).abs(), atol=0.1)
-    assert not torch.allclose(control[0] / control[0].norm(dim=0), control[1] / control[1].norm(dim=0), atol=0.1)
+    assert not torch.allclose(
+        control[0] / control[0].norm(dim=0), control[1] / control[1].norm(dim=0), atol=0.1
+    )
 
 
 def test_share_near_a_line():
-    assert geometry.share_near(torch.tensor([0.5, 0.41, 0.45, 0.2, 0.1]), (0.5, 0.4), 0.011) == pytest.approx(0.4)
+    assert geometry.share_near(torch.tensor([0.5, 0.41, 0.45, 0.2, 0.1]), (0.5, 0.4), 0.011) == pytest.approx(
+        0.4
+    )
     assert geometry.LINES["square antiprism"] == 3 / 8
 
 
@@ -268,21 +290,26 @@ def test_the_best_seed_is_found_for_each_instance():
 
 def test_coherence_and_welch():
     assert geometry.coherence(polygon(3)).item() == pytest.approx(0.5, abs=1e-6)
-    assert geometry.welch_bound(3, 2) == pytest.approx(0.5) and geometry.welch_bound(6, 3) == pytest.approx(5**-0.5)
+    assert geometry.welch_bound(3, 2) == pytest.approx(0.5) and geometry.welch_bound(6, 3) == pytest.approx(
+        5**-0.5
+    )
     assert geometry.welch_bound(2, 2) == geometry.welch_bound(1, 4) == 0
     spread = geometry.spread_out(6, 3, sp.Training(steps=300, rate=0.05), tries=4)
     assert torch.allclose(spread.norm(dim=1), torch.ones(4, 6), atol=1e-5)
     assert geometry.coherence(spread).min().item() == pytest.approx(5**-0.5, abs=3e-3)
 
 
-# --------------------------------------------------------------------------------------------------------- figures
+# ---------------------------------------------------------------------------------------------------------
+# figures
 
 
 def test_gram_figures_show_the_product_the_bias_and_signs():
     W, b = torch.tensor([[[1.0, -1.0]]]), torch.tensor([[0.5, -0.5]])
     fig = view.gram_figure(W, b, ["<b>one"], title="$x$")
     z = torch.tensor(fig.data[0].z)
-    assert z[:, :2].tolist() == [[1, -1], [-1, 1]] and z[:, 3].tolist() == [0.5, -0.5] and z[:, 2].isnan().all()
+    assert (
+        z[:, :2].tolist() == [[1, -1], [-1, 1]] and z[:, 3].tolist() == [0.5, -0.5] and z[:, 2].isnan().all()
+    )
     assert list(fig.data[1].text) == ["", "−", "", "", "−", "", "", "−"]
     assert "<b>" not in fig.layout.annotations[0].text
 
@@ -306,12 +333,16 @@ def test_the_slider_shows_one_instance_at_a_time():
     fig = view.instance_slider(weights(3, 2, 5), torch.zeros(3, 5), ["a", "b", "c"])
     assert [trace.visible for trace in fig.data] == [False] * 6 + [True] * 3
     for i, step in enumerate(fig.layout.sliders[0].steps):
-        assert step.args[0] == "visible" and [k // 3 for k, shown in enumerate(step.args[1]) if shown] == [i] * 3
+        assert (
+            step.args[0] == "visible" and [k // 3 for k, shown in enumerate(step.args[1]) if shown] == [i] * 3
+        )
 
 
 def test_phase_figures_write_the_kind_into_each_cell():
     kinds = torch.tensor([[0, 1], [2, 0]])
-    fig = view.phase_figure({"trained": kinds}, torch.tensor([0.1, 1.0]), torch.tensor([0.5, 2.0]), ["a", "bb", "cc"])
+    fig = view.phase_figure(
+        {"trained": kinds}, torch.tensor([0.1, 1.0]), torch.tensor([0.5, 2.0]), ["a", "bb", "cc"]
+    )
     assert list(fig.data[1].text) == ["a", "b", "c", "a"] and (fig.data[0].z == kinds.numpy()).all()
 
 
@@ -321,7 +352,8 @@ def test_points_are_told_apart_by_marker():
     assert fig.data[0].marker.symbol != fig.data[1].marker.symbol and fig.layout.annotations[0].text == "half"
 
 
-# ---------------------------------------------------------------------------------------------------------- recipe
+# ----------------------------------------------------------------------------------------------------------
+# recipe
 
 
 def test_a_seed_runs_the_notebook_up_to_its_table():
@@ -329,14 +361,24 @@ def test_a_seed_runs_the_notebook_up_to_its_table():
         return nbformat.v4.new_code_cell(source, id=name, metadata={"tags": list(tags)})
 
     claim = 'table = claims.Claims("01", model="m")\ntable.add("s", source="t", ours=SEED, at_most=3)'
-    notebook = nbformat.v4.new_notebook(cells=[
-        cell("imports", "from mi_utils import claims"), cell("first", "SEED = 0", "parameters"),
-        cell("fact", '{"seed": SEED}'), cell("drifts", '{"x": 1}', "nbval-ignore-output"),
-        cell("check", "1 / 0", "check"), cell("add", claim), cell(recipe.LAST, "1 / 0"),
-    ])  # fmt: skip
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            cell("imports", "from mi_utils import claims"),
+            cell("first", "SEED = 0", "parameters"),
+            cell("fact", '{"seed": SEED}'),
+            cell("drifts", '{"x": 1}', "nbval-ignore-output"),
+            cell("check", "1 / 0", "check"),
+            cell("add", claim),
+            cell(recipe.LAST, "1 / 0"),
+        ]
+    )
     assert recipe.one_seed(notebook, 2)["claims"] == {"s": {"ours": 2, "as expected": True}}
     found = recipe.one_seed(notebook, 5)
-    assert found == {"seed": 5, "claims": {"s": {"ours": 5, "as expected": False}}, "facts": {"fact": {"seed": 5}}}
+    assert found == {
+        "seed": 5,
+        "claims": {"s": {"ours": 5, "as expected": False}},
+        "facts": {"fact": {"seed": 5}},
+    }
     json.dumps(found)
 
 

@@ -39,7 +39,9 @@ def test_digit_rule_is_needed(reference: list[dict]):
     tokenizer = Tokenizer.from_file(str(REGISTRY["smollm2-135m"].source.folder() / "tokenizer.json"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     wrong = [
-        row["text"] for row in reference if tokenizer.encode(row["text"], add_special_tokens=False).ids != row["ids"]
+        row["text"]
+        for row in reference
+        if tokenizer.encode(row["text"], add_special_tokens=False).ids != row["ids"]
     ]
     assert wrong
     assert all(any(c.isnumeric() and not c.isascii() for c in text) for text in wrong)

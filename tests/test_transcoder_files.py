@@ -1,4 +1,5 @@
-"""Transcoders in other libraries' formats: SAELens' loader and a literal reading of circuit-tracer's layout agree."""
+"""Transcoders in other libraries' formats: SAELens' loader and a literal reading of circuit-tracer's layout
+agree."""
 
 import json
 import math
@@ -27,14 +28,20 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def made_up(kind: str = "plt", *, skip: bool = False, layers: int = LAYERS, model: str = "tiny-llama") -> Transcoders:
+def made_up(
+    kind: str = "plt", *, skip: bool = False, layers: int = LAYERS, model: str = "tiny-llama"
+) -> Transcoders:
     """Thresholds from 0 to above 2, so that some features lie between 0 and theirs."""
     return Transcoders(
-        noise(layers, D, FEATURES, seed=1) / D**0.5, noise(layers, FEATURES, seed=2),
+        noise(layers, D, FEATURES, seed=1) / D**0.5,
+        noise(layers, FEATURES, seed=2),
         noise(layers, FEATURES, seed=3).abs(),
         tuple(noise(layers - i if kind == "clt" else 1, FEATURES, D, seed=4 + i) for i in range(layers)),
-        noise(layers, D, seed=20), noise(layers, D, D, seed=21) if skip else None, kind, model,
-    )  # fmt: skip
+        noise(layers, D, seed=20),
+        noise(layers, D, D, seed=21) if skip else None,
+        kind,
+        model,
+    )
 
 
 def close(found: Tensor, wanted: Tensor) -> None:
@@ -74,7 +81,8 @@ def change_tensors(file: Path, **changed: Tensor | None) -> None:
     save_file({name: value.contiguous() for name, value in stored.items() if value is not None}, file)
 
 
-# ------------------------------------------------------------------------------------------------------- SAELens
+# -------------------------------------------------------------------------------------------------------
+# SAELens
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -107,12 +115,16 @@ def test_saelens_round_trip_is_exact(skip: bool, tmp_path: Path):
     assert half.W_enc.dtype == torch.float32 and torch.equal(half.W_enc, ours.W_enc.half().float())
 
 
-@pytest.mark.parametrize("kind", ["Transcoder", "SkipTranscoder", "JumpReLUTranscoder", "JumpReLUSkipTranscoder"])
+@pytest.mark.parametrize(
+    "kind", ["Transcoder", "SkipTranscoder", "JumpReLUTranscoder", "JumpReLUSkipTranscoder"]
+)
 def test_what_saelens_saves_computes_the_same_here(kind: str, tmp_path: Path):
     theirs = []
     for layer in range(LAYERS):
         metadata = sae_lens.saes.sae.SAEMetadata(
-            model_name="gpt2", hook_name=f"blocks.{layer}.mlp.hook_in", hook_name_out=f"blocks.{layer}.hook_mlp_out"
+            model_name="gpt2",
+            hook_name=f"blocks.{layer}.mlp.hook_in",
+            hook_name_out=f"blocks.{layer}.hook_mlp_out",
         )
         config = getattr(sae_lens, f"{kind}Config")
         one = getattr(sae_lens, kind)(
@@ -138,7 +150,10 @@ def test_what_saelens_saves_computes_the_same_here(kind: str, tmp_path: Path):
 def test_spliced_into_a_model_by_saelens(name: str, skip: bool, request: pytest.FixtureRequest):
     """At the hook points that are written; SAELens 6.54 leaves the skip out there, as the docstring says."""
     model: TransformerBridge = request.getfixturevalue(name)
-    ours, tokens = made_up(skip=skip), torch.randint(2, 316, (2, 6), generator=torch.Generator().manual_seed(0))
+    ours, tokens = (
+        made_up(skip=skip),
+        torch.randint(2, 316, (2, 6), generator=torch.Generator().manual_seed(0)),
+    )
     without, x = made_up(), {}
 
     def keep(value, hook):
@@ -156,7 +171,9 @@ def test_spliced_into_a_model_by_saelens(name: str, skip: bool, request: pytest.
         with attached(model, hooks):
             wanted = model(tokens)
         with sae_files.attachable(model) as able:
-            spliced = able.run_with_saes(tokens, saes=[transcoder_files.to_saelens(ours, i) for i in range(LAYERS)])
+            spliced = able.run_with_saes(
+                tokens, saes=[transcoder_files.to_saelens(ours, i) for i in range(LAYERS)]
+            )
         after = model(tokens)
     torch.testing.assert_close(spliced, wanted, rtol=1e-4, atol=1e-4)
     assert (wanted - before).abs().max() > 0.1 and torch.equal(after, before)
@@ -178,12 +195,24 @@ def test_saelens_has_no_place_for_later_layers(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"architecture": "jumprelu"}, ("architecture of 'layer_1' is 'jumprelu'", "jumprelu_skip_transcoder")),
-        ({"normalize_activations": "layer_norm"}, ("normalize_activations of 'layer_1' is 'layer_norm'", "'none'")),
+        (
+            {"architecture": "jumprelu"},
+            ("architecture of 'layer_1' is 'jumprelu'", "jumprelu_skip_transcoder"),
+        ),
+        (
+            {"normalize_activations": "layer_norm"},
+            ("normalize_activations of 'layer_1' is 'layer_norm'", "'none'"),
+        ),
         ({"hook_name": "blocks.1.hook_resid_mid"}, ("hook_name of 'layer_1' is 'blocks.1.hook_resid_mid'",)),
         ({"hook_name": None}, ("hook_name of 'layer_1' is None", "blocks.L.ln2.hook_normalized")),
-        ({"hook_name": "blocks.0.mlp.hook_in"}, ("hook_name_out of 'layer_1' is 'blocks.1.hook_mlp_out'", "blocks.0")),
-        ({"hook_name_out": "blocks.1.hook_resid_post"}, ("hook_name_out of 'layer_1'", "blocks.1.hook_mlp_out")),
+        (
+            {"hook_name": "blocks.0.mlp.hook_in"},
+            ("hook_name_out of 'layer_1' is 'blocks.1.hook_mlp_out'", "blocks.0"),
+        ),
+        (
+            {"hook_name_out": "blocks.1.hook_resid_post"},
+            ("hook_name_out of 'layer_1'", "blocks.1.hook_mlp_out"),
+        ),
         (
             {"hook_name": "blocks.1.mlp.hook_in", "model_from_pretrained_kwargs": {"fold_ln": False}},
             ("fold_ln=False", "blocks.1.ln2.hook_normalized"),
@@ -198,7 +227,7 @@ def test_saelens_has_no_place_for_later_layers(tmp_path: Path):
         ),
         ({"model_name": "gpt2"}, ("models gpt2, tiny-llama", "one model")),
     ],
-)  # fmt: skip
+)
 def test_saelens_files_that_mean_something_else(changed: dict, said: tuple[str, ...], tmp_path: Path):
     folder = write_saelens(made_up(skip=True), tmp_path / "all")
     change_json(folder / "layer_1" / CONFIG, **changed)
@@ -241,7 +270,8 @@ def test_saelens_files_that_are_missing_or_damaged(tmp_path: Path):
     refused(lambda: read_saelens([folder / "layer_0"]), "'layer_0'", "cfg.json")
 
 
-# ------------------------------------------------------------------------------------------------- circuit-tracer
+# -------------------------------------------------------------------------------------------------
+# circuit-tracer
 
 
 def literal_plt(folder: Path, x: Tensor) -> Tensor:
@@ -284,19 +314,26 @@ def test_literal_reading_of_circuit_tracers_layout(kind: str, skip: bool, tmp_pa
     files = sorted(name.format(layer) for name in names for layer in range(3))
     assert sorted(file.name for file in folder.iterdir()) == sorted([*files, "config.yaml"])
     assert yaml.safe_load((folder / "config.yaml").read_text()) == {
-        "model_name": "tiny-llama", "model_kind": "transcoder_set" if kind == "plt" else "cross_layer_transcoder",
-        "feature_input_hook": "ln2.hook_normalized", "feature_output_hook": "hook_mlp_out",
-    }  # fmt: skip
+        "model_name": "tiny-llama",
+        "model_kind": "transcoder_set" if kind == "plt" else "cross_layer_transcoder",
+        "feature_input_hook": "ln2.hook_normalized",
+        "feature_output_hook": "hook_mlp_out",
+    }
 
 
 def test_shapes_of_a_clt_in_circuit_tracers_layout(tmp_path: Path):
     folder = write_circuit_tracer(made_up("clt", layers=3), tmp_path)
     for layer in range(3):
-        shapes = {name: tuple(value.shape) for name, value in load_file(folder / f"W_enc_{layer}.safetensors").items()}
+        shapes = {
+            name: tuple(value.shape)
+            for name, value in load_file(folder / f"W_enc_{layer}.safetensors").items()
+        }
         assert shapes == {
-            f"W_enc_{layer}": (FEATURES, D), f"b_enc_{layer}": (FEATURES,), f"b_dec_{layer}": (D,),
+            f"W_enc_{layer}": (FEATURES, D),
+            f"b_enc_{layer}": (FEATURES,),
+            f"b_dec_{layer}": (D,),
             f"threshold_{layer}": (FEATURES,),
-        }  # fmt: skip
+        }
         decoder = load_file(folder / f"W_dec_{layer}.safetensors")
         assert {name: tuple(value.shape) for name, value in decoder.items()} == {
             f"W_dec_{layer}": (FEATURES, 3 - layer, D)
@@ -331,7 +368,9 @@ def test_a_name_that_yaml_would_take_for_something_else(tmp_path: Path):
 
 
 def test_a_clt_with_a_skip_has_no_place_in_circuit_tracers_layout(tmp_path: Path):
-    refused(lambda: write_circuit_tracer(made_up("clt", skip=True), tmp_path / "no"), "cross-layer with a skip")
+    refused(
+        lambda: write_circuit_tracer(made_up("clt", skip=True), tmp_path / "no"), "cross-layer with a skip"
+    )
     assert not (tmp_path / "no").exists()
 
 
@@ -381,7 +420,9 @@ def test_circuit_tracer_files_that_are_missing_or_damaged(tmp_path: Path):
         ("clt", "W_dec_1", ["W_dec_1"]),
     ],
 )
-def test_circuit_tracer_weights_that_are_missing_or_not_finite(kind: str, file: str, names: list[str], tmp_path: Path):
+def test_circuit_tracer_weights_that_are_missing_or_not_finite(
+    kind: str, file: str, names: list[str], tmp_path: Path
+):
     folder = write_circuit_tracer(made_up(kind, skip=kind == "plt"), tmp_path / "ct")
     place = folder / f"{file}.safetensors"
     for name in names:
@@ -393,7 +434,9 @@ def test_circuit_tracer_weights_that_are_missing_or_not_finite(kind: str, file: 
         refused(lambda short=short: read_circuit_tracer(folder), short, "not finite")
         change_tensors(place, **{name: None})
         optional = short in ("threshold", "W_skip")  # all layers may do without, but not one
-        refused(lambda: read_circuit_tracer(folder), short, "should be as in layer 0" if optional else "lacks")
+        refused(
+            lambda: read_circuit_tracer(folder), short, "should be as in layer 0" if optional else "lacks"
+        )
         change_tensors(place, **{name: whole})
     read_circuit_tracer(folder)
 
@@ -410,7 +453,8 @@ def test_a_decoder_of_another_number_of_layers(unchecked: None, tmp_path: Path):
     refused(lambda: read_circuit_tracer(folder), "W_dec[0] has shape (3, 48, 32)", "(2, 48, 32)")
 
 
-# ----------------------------------------------------------------------------------------------------------- both
+# -----------------------------------------------------------------------------------------------------------
+# both
 
 
 @pytest.mark.parametrize("read", [read_saelens, read_circuit_tracer])
@@ -418,7 +462,9 @@ def test_transcoders_of_another_model(read, llama_model: TransformerBridge, tmp_
     write = write_saelens if read is read_saelens else write_circuit_tracer
     fits = write(made_up(), tmp_path / "fits")
     assert_same(read(fits, model=llama_model), made_up())
-    refused(lambda: read(write(made_up(model="gpt2"), tmp_path / "name"), model=llama_model), "trained on gpt2")
+    refused(
+        lambda: read(write(made_up(model="gpt2"), tmp_path / "name"), model=llama_model), "trained on gpt2"
+    )
     deep = write(made_up(layers=3), tmp_path / "deep")
     refused(lambda: read(deep, model=llama_model), "3 layers", "tiny-llama has 2")
     wide = Transcoders(

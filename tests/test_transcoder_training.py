@@ -77,7 +77,9 @@ def as_trained(trainer: Trainer, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def replayed(t: Transcoders, x: Tensor) -> tuple[Tensor, Tensor]:
     features = [t.encode(x[layer], layer) for layer in range(t.n_layers)]
-    return torch.stack(features), torch.stack([t.output(features, layer, x[layer]) for layer in range(t.n_layers)])
+    return torch.stack(features), torch.stack(
+        [t.output(features, layer, x[layer]) for layer in range(t.n_layers)]
+    )
 
 
 def same(one: Transcoders, other: Transcoders) -> bool:
@@ -95,13 +97,17 @@ def refused(call, *said: str) -> None:
     assert_one_sentence(caught.value, *said)
 
 
-# ------------------------------------------------------------------------------- the result is what was in training
+# ------------------------------------------------------------------------------- the result is what was in
+# training
 
 
 @pytest.mark.parametrize(("normalise", "rank_by"), [(True, "writes"), (True, "value"), (False, "writes")])
 @pytest.mark.parametrize(("kind", "sparsity", "skip"), ALL)
-def test_result_computes_what_the_trainer_computes(kind: str, sparsity: str, skip: bool, normalise: bool, rank_by: str):
-    """Centring and scaling are folded into the weights: the same features, and outputs in the model's units."""
+def test_result_computes_what_the_trainer_computes(
+    kind: str, sparsity: str, skip: bool, normalise: bool, rank_by: str
+):
+    """Centring and scaling are folded into the weights: the same features, and outputs in the model's
+    units."""
     x, y = plain()
     settings = replace(SMALL, kind=kind, sparsity=sparsity, skip=skip, normalise=normalise, rank_by=rank_by)
     trainer = Trainer(settings, x, y, model="some model")
@@ -117,7 +123,9 @@ def test_result_computes_what_the_trainer_computes(kind: str, sparsity: str, ski
     for layer in range(LAYERS):
         size = outputs[layer].abs().max().item()
         torch.testing.assert_close(rebuilt[layer], outputs[layer], rtol=1e-3, atol=2e-3 * size)
-    assert not any(value.requires_grad for value in (result.W_enc, result.b_dec, result.threshold, *result.W_dec))
+    assert not any(
+        value.requires_grad for value in (result.W_enc, result.b_dec, result.threshold, *result.W_dec)
+    )
 
 
 @pytest.mark.parametrize(("kind", "sparsity", "skip"), ALL)
@@ -171,7 +179,8 @@ def test_the_skip_begins_as_a_linear_regression():
     assert found.max() < 0.5
 
 
-# ------------------------------------------------------------------------------------------------ what a step does
+# ------------------------------------------------------------------------------------------------ what a step
+# does
 
 
 def test_rates_rise_stay_and_fall_over_the_last_two_fifths():
@@ -219,7 +228,8 @@ def test_batchtopk_keeps_its_budget_on_fresh_tokens(kind: str, rank_by: str):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rank_by", ["writes", "value"])
 def test_ranking_by_what_is_written_does_not_ask_how_it_is_divided(kind: str, rank_by: str):
-    """An encoder made larger and the decoders smaller by the same factor: the same function, ranked the same or not."""
+    """An encoder made larger and the decoders smaller by the same factor: the same function, ranked the same
+    or not."""
     x, y = plain()
     trainer = Trainer(replace(STILL, kind=kind, rank_by=rank_by), x, y)
     factors = noise(16, seed=3).exp()
@@ -235,7 +245,8 @@ def test_ranking_by_what_is_written_does_not_ask_how_it_is_divided(kind: str, ra
 
 
 def test_gradient_of_a_threshold_is_that_of_the_smoothed_step():
-    """Rajamanoharan et al.: the step becomes a ramp of the bandwidth's width, the value at it the threshold's."""
+    """Rajamanoharan et al.: the step becomes a ramp of the bandwidth's width, the value at it the
+    threshold's."""
     pre, bandwidth = 2 * noise(200, 3, seed=1).double(), 0.5
     weights = noise(200, 3, seed=2).double()
     threshold = torch.tensor([0.3, 0.7, 1.2], dtype=torch.float64)
@@ -268,9 +279,12 @@ def test_gradient_of_a_threshold_is_right_on_average():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_penalty_is_the_published_one(kind: str):
-    """tanh(c · length · value) with the length of all decoders together, in units in which a mean square is 1."""
+    """tanh(c · length · value) with the length of all decoders together, in units in which a mean square is
+    1."""
     x, y = plain(20)
-    trainer = Trainer(replace(SMALL, kind=kind, sparsity="jumprelu", normalise=False, penalty=0.05, c=3), x, y)
+    trainer = Trainer(
+        replace(SMALL, kind=kind, sparsity="jumprelu", normalise=False, penalty=0.05, c=3), x, y
+    )
     trainer.step(x, y)
     lengths = trainer.result().decoder_norms() / math.sqrt(D)
     for progress, share in ((0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.9, 1.0)):
@@ -291,14 +305,17 @@ def test_a_larger_penalty_leaves_fewer_features_active():
     for penalty in (0.0, 0.03, 0.3):
         settings = Settings(24, sparsity="jumprelu", penalty=penalty, steps=100, warm_up=10, lr=1e-2)
         l0.append(
-            evaluate(train(settings, planted(512), batches(settings)).transcoders, *planted(800, seed=7)).l0.sum()
+            evaluate(
+                train(settings, planted(512), batches(settings)).transcoders, *planted(800, seed=7)
+            ).l0.sum()
         )
     assert l0[0] > 1.1 * l0[1] > 1.1 * 1.1 * l0[2]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("sparsity", "rank_by", "least"), [("jumprelu", "writes", 4), ("batchtopk", "value", 4), ("batchtopk", "writes", 1)]
+    ("sparsity", "rank_by", "least"),
+    [("jumprelu", "writes", 4), ("batchtopk", "value", 4), ("batchtopk", "writes", 1)],
 )
 def test_dead_features_are_revived(kind: str, sparsity: str, rank_by: str, least: int):
     """Four of a layer that can never fire: resampled, they fire; left alone, they don't.
@@ -325,9 +342,12 @@ def test_dead_features_are_revived(kind: str, sparsity: str, rank_by: str, least
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_resampling_changes_nothing_but_the_dead(kind: str):
-    """They get the direction of an input, no bias, a short decoder in their own layer and none in later ones."""
+    """They get the direction of an input, no bias, a short decoder in their own layer and none in later
+    ones."""
     x, y = plain()
-    trainer = Trainer(replace(STILL, kind=kind, steps=400, resample=True, init="random", normalise=False), x, y)
+    trainer = Trainer(
+        replace(STILL, kind=kind, steps=400, resample=True, init="random", normalise=False), x, y
+    )
     trainer.step(x, y)
     with torch.no_grad():
         trainer.b_enc[1][:4] = -100
@@ -369,12 +389,14 @@ def test_half_precision_of_products_changes_little():
     assert errors[1] == pytest.approx(errors[0], rel=0.1) and errors[0] != errors[1]
 
 
-# ---------------------------------------------------------------------------------------------------- what is found
+# ---------------------------------------------------------------------------------------------------- what is
+# found
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
 def test_planted_features_that_are_passed_on_are_found_by_a_clt(sparsity: str):
-    """A third of the variance is what the best linear map explains; a PLT can't see earlier layers, a CLT can."""
+    """A third of the variance is what the best linear map explains; a PLT can't see earlier layers, a CLT
+    can."""
     fresh, fits = planted(1000, seed=7), {}
     for kind in KINDS:
         settings = Settings(24, kind, sparsity, k=2, penalty=1e-3, steps=250, warm_up=10, lr=6e-3, anneal=2)
@@ -394,7 +416,8 @@ def test_planted_features_of_one_layer_are_found_by_a_plt():
     assert (evaluate(t, *fresh).nmse < 0.15).all() and (linear_nmse(*fresh) > 0.4).all()
 
 
-# --------------------------------------------------------------------------------------- seeds, and going on later
+# --------------------------------------------------------------------------------------- seeds, and going on
+# later
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
@@ -403,7 +426,9 @@ def test_a_seed_decides_everything_and_the_global_one_nothing(sparsity: str):
     first = train(settings, plain(), batches(settings))
     assert torch.equal(state, torch.get_rng_state())
     assert same(first.transcoders, train(settings, plain(), batches(settings)).transcoders)
-    assert not same(first.transcoders, train(replace(settings, seed=1), plain(), batches(settings)).transcoders)
+    assert not same(
+        first.transcoders, train(replace(settings, seed=1), plain(), batches(settings)).transcoders
+    )
     assert len(first.history) == settings.steps
 
 
@@ -420,7 +445,9 @@ def test_training_where_gradients_are_switched_off():
         assert same(train(SMALL, plain(), batches(SMALL)).transcoders, wanted)
 
 
-@pytest.mark.parametrize(("kind", "sparsity", "skip"), [("clt", "batchtopk", False), ("plt", "jumprelu", True)])
+@pytest.mark.parametrize(
+    ("kind", "sparsity", "skip"), [("clt", "batchtopk", False), ("plt", "jumprelu", True)]
+)
 def test_going_on_is_going_through(kind: str, sparsity: str, skip: bool):
     """Bit for bit, across a resampling, whose draws are part of the state."""
     settings = Settings(16, kind, sparsity, k=2, skip=skip, steps=300, warm_up=10)
@@ -433,7 +460,9 @@ def test_going_on_is_going_through(kind: str, sparsity: str, skip: bool):
         through.b_enc[1][:4] = -100
     state = through.state()
     kept = {name: value.clone() for name, value in state.items()}
-    on = Trainer(replace(settings, seed=1), *planted(128, seed=3))  # whatever these are: what counts is restored
+    on = Trainer(
+        replace(settings, seed=1), *planted(128, seed=3)
+    )  # whatever these are: what counts is restored
     on.restore(state)
     for x, y in data[95:]:
         assert through.step(x, y) == on.step(x, y)
@@ -454,7 +483,8 @@ def test_a_state_from_before_the_first_step():
     assert same(through.result(), on.result())
 
 
-# ------------------------------------------------------------------------------------------------------- bad input
+# ------------------------------------------------------------------------------------------------------- bad
+# input
 
 
 @pytest.mark.parametrize(

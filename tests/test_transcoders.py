@@ -22,14 +22,21 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def parts(kind: str = "clt", *, skip: bool = False, layers: int = LAYERS, d: int = D, features: int = FEATURES) -> dict:
+def parts(
+    kind: str = "clt", *, skip: bool = False, layers: int = LAYERS, d: int = D, features: int = FEATURES
+) -> dict:
     return {
-        "W_enc": noise(layers, d, features, seed=1), "b_enc": noise(layers, features, seed=2),
+        "W_enc": noise(layers, d, features, seed=1),
+        "b_enc": noise(layers, features, seed=2),
         "threshold": noise(layers, features, seed=3).abs(),
-        "W_dec": tuple(noise(layers - i if kind == "clt" else 1, features, d, seed=4 + i) for i in range(layers)),
-        "b_dec": noise(layers, d, seed=20), "W_skip": noise(layers, d, d, seed=21) if skip else None,
-        "kind": kind, "model": "tiny-llama",
-    }  # fmt: skip
+        "W_dec": tuple(
+            noise(layers - i if kind == "clt" else 1, features, d, seed=4 + i) for i in range(layers)
+        ),
+        "b_dec": noise(layers, d, seed=20),
+        "W_skip": noise(layers, d, d, seed=21) if skip else None,
+        "kind": kind,
+        "model": "tiny-llama",
+    }
 
 
 def made_up(kind: str = "clt", **more) -> Transcoders:
@@ -53,7 +60,9 @@ def literal(t: Transcoders, x: Tensor) -> tuple[Tensor, Tensor]:
     for layer in range(t.n_layers):
         for token in range(x.shape[1]):
             for i in range(t.n_features):
-                pre = t.b_enc[layer, i] + sum(x[layer, token, d] * t.W_enc[layer, d, i] for d in range(t.d_model))
+                pre = t.b_enc[layer, i] + sum(
+                    x[layer, token, d] * t.W_enc[layer, d, i] for d in range(t.d_model)
+                )
                 if pre > t.threshold[layer, i]:
                     features[layer, token, i] = pre
     for source in range(t.n_layers):
@@ -66,7 +75,8 @@ def literal(t: Transcoders, x: Tensor) -> tuple[Tensor, Tensor]:
     return features, outputs
 
 
-# ----------------------------------------------------------------------------------------------- what they compute
+# ----------------------------------------------------------------------------------------------- what they
+# compute
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,7 +111,9 @@ def test_decoders_and_the_layers_that_they_write_to():
             assert torch.equal(clt.decoder(source, target), clt.W_dec[source][place])
         assert torch.equal(plt.decoder(source, source), plt.W_dec[source][0])
     for t, source, target in ((clt, 1, 0), (clt, 0, 3), (plt, 0, 1), (plt, 1, 0), (clt, 0, -1)):
-        refused(lambda t=t, s=source, u=target: t.decoder(s, u), f"target is {target}", f"layer {source} write to")
+        refused(
+            lambda t=t, s=source, u=target: t.decoder(s, u), f"target is {target}", f"layer {source} write to"
+        )
     refused(lambda: clt.decoder(3, 3), "layer is 3", "0 to 2")
     for source in range(3):
         for i in range(FEATURES):
@@ -133,7 +145,8 @@ def test_skip_alone_has_no_feature_left(kind: str):
     close(without.output([torch.zeros(4, FEATURES)] * 3, 2), without.b_dec[2].expand(4, D))
 
 
-# ------------------------------------------------------------------------------------------------- how well they do
+# ------------------------------------------------------------------------------------------------- how well
+# they do
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,35 +175,51 @@ def test_perfect_is_zero_and_the_mean_alone_is_one():
 
 
 def test_half_precision_is_measured_in_float32():
-    t, x, y = made_up(skip=True), noise(LAYERS, 9, D, seed=9).bfloat16(), noise(LAYERS, 9, D, seed=10).bfloat16()
+    t, x, y = (
+        made_up(skip=True),
+        noise(LAYERS, 9, D, seed=9).bfloat16(),
+        noise(LAYERS, 9, D, seed=10).bfloat16(),
+    )
     assert torch.equal(evaluate(t, x, y).nmse, evaluate(t, x.float(), y.float()).nmse)
 
 
 def test_what_cannot_be_evaluated(unchecked: None):
     t, x = made_up(), noise(LAYERS, 9, D)
     for bad_x, bad_y in ((x, x[:, :8]), (x[:2], x[:2]), (x[:, :1], x[:, :1]), (x, x[..., :4])):
-        refused(lambda a=bad_x, b=bad_y: evaluate(t, a, b), "x and y have shapes", "[3, at least 2 tokens, 5]")
+        refused(
+            lambda a=bad_x, b=bad_y: evaluate(t, a, b), "x and y have shapes", "[3, at least 2 tokens, 5]"
+        )
     refused(lambda: evaluate(t, x[..., :4], x[..., :4]), "x has width 4", "read width 5")
     same = x.clone()
     same[1] = 2.0
     refused(lambda: evaluate(t, x, same), "y is the same for all tokens in layer 1")
 
 
-# ----------------------------------------------------------------------------------------------------------- files
+# -----------------------------------------------------------------------------------------------------------
+# files
 
 
 def assert_close_files(found: Transcoders, wanted: Transcoders, *, bits: int) -> None:
     """fp16 is good to one part in 2048; 8 bits to half of a 127th of the largest weight of the feature."""
     for name in ("b_enc", "threshold", "b_dec"):
         torch.testing.assert_close(getattr(found, name), getattr(wanted, name), rtol=2**-11, atol=1e-7)
-    pairs = [(found.W_enc, wanted.W_enc, -2), *((a, b, -1) for a, b in zip(found.W_dec, wanted.W_dec, strict=True))]
+    pairs = [
+        (found.W_enc, wanted.W_enc, -2),
+        *((a, b, -1) for a, b in zip(found.W_dec, wanted.W_dec, strict=True)),
+    ]
     if wanted.W_skip is not None:
         pairs.append((found.W_skip, wanted.W_skip, -2))
     for one, other, summed in pairs:
         assert one.dtype == torch.float32 and one.shape == other.shape
-        bound = other.abs() * 2**-11 if bits == 16 else other.abs().amax(dim=summed, keepdim=True) * 0.51 / 127
+        bound = (
+            other.abs() * 2**-11 if bits == 16 else other.abs().amax(dim=summed, keepdim=True) * 0.51 / 127
+        )
         assert ((one - other).abs() <= bound + 1e-7).all()
-    assert (found.W_skip is None, found.kind, found.model) == (wanted.W_skip is None, wanted.kind, wanted.model)
+    assert (found.W_skip is None, found.kind, found.model) == (
+        wanted.W_skip is None,
+        wanted.kind,
+        wanted.model,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -261,7 +290,8 @@ def test_files_that_hold_no_transcoders(tmp_path: Path):
     refused(lambda: load(other), "b_dec holds values that are not finite")
 
 
-# ------------------------------------------------------------------------------------------------------- bad input
+# ------------------------------------------------------------------------------------------------------- bad
+# input
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,9 @@ def test_environment_is_ours_on_top_of_the_users(monkeypatch):
     monkeypatch.setenv("MI_GRADING", "lenient")
     monkeypatch.setenv("PYTHONPATH", "mine")
     env = kernels.environment()
-    assert env["OMP_NUM_THREADS"] == "7" and env["MI_GRADING"] == "strict" and env["PATH"] == os.environ["PATH"]
+    assert (
+        env["OMP_NUM_THREADS"] == "7" and env["MI_GRADING"] == "strict" and env["PATH"] == os.environ["PATH"]
+    )
     assert env["PLOTLY_RENDERER"] == "plotly_mimetype" and env["TQDM_DISABLE"] == "1"
     assert env["PYTHONPATH"] == "mine" and env.get("MI_NO_NETWORK") == os.environ.get("MI_NO_NETWORK")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -79,7 +81,9 @@ def test_the_kernel_is_this_interpreter_in_the_notebooks_folder(tmp_path, monkey
     # A user may have registered another interpreter as "python3", and have an IPython profile.
     trap = tmp_path / "jupyter" / "kernels" / "python3"
     trap.mkdir(parents=True)
-    (trap / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "x", "language": "python"}))
+    (trap / "kernel.json").write_text(
+        json.dumps({"argv": ["false"], "display_name": "x", "language": "python"})
+    )
     startup = tmp_path / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     (startup / "00.py").write_text("from_the_profile = True")
@@ -137,10 +141,18 @@ CHILD = """import subprocess, sys
 subprocess.run([sys.executable, "-c", "import time; x = b'x' * (300 << 20); time.sleep(2)"])"""
 
 
-@pytest.mark.parametrize("code, seconds", [
-    pytest.param(BRIEF, 3600, marks=pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux'"), id="brief"),
-    pytest.param(CHILD, 0.1, id="child"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "code, seconds",
+    [
+        pytest.param(
+            BRIEF,
+            3600,
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux'"),
+            id="brief",
+        ),
+        pytest.param(CHILD, 0.1, id="child"),
+    ],
+)
 def test_peak_memory_sees_a_brief_peak_and_a_child_process(tmp_path, monkeypatch, code, seconds):
     monkeypatch.setattr(kernels, "_SAMPLE", seconds)  # an hour: only the high-water mark can see it
     least = kernels.run_notebook(write(tmp_path / "00_here.ipynb", "1")).peak_bytes
@@ -154,7 +166,11 @@ def test_claims_are_collected(tmp_path):
     ran = kernels.run_notebook(path, claims_dir=tmp_path / "claims")
     assert ran.claims == tmp_path / "claims" / "00.json"
     found = results.result(ran)
-    assert found.model == "m" and found.verdict == "passed, 1 holds, 1 differs" and found.title == "Find the heads"
+    assert (
+        found.model == "m"
+        and found.verdict == "passed, 1 holds, 1 differs"
+        and found.title == "Find the heads"
+    )
 
 
 def test_a_damaged_table_of_claims_is_a_failure(tmp_path):
@@ -195,16 +211,19 @@ def test_storing_gives_the_same_bytes_twice_and_nothing_that_changes(repo):
     assert [file.name for file in path.parent.iterdir()] == ["00_here.ipynb"]
 
 
-@pytest.mark.parametrize("code, message", [
-    ("1/0", "ZeroDivisionError"),
-    ("import sys\nprint('careful', file=sys.stderr)", "cell 2: writes on stderr: 'careful'"),
-    ("import warnings\nwarnings.warn('old')", "cell 2: writes on stderr"),
-    ("object()", "cell 2: an output shows a memory address"),
-    ("import os\nos.path.dirname(os.getcwd())", "cell 2: an output shows the path of the repository"),
-    ("{'here': [__import__('os').getcwd()]}", "cell 2: an output shows the path of the repository"),
-    ("print('x' * 2_100_000)", r"would take 2,\d+,\d+ bytes of at most 2,000,000: cell 2"),
-    ("open('00_here.ipynb', 'a').write(' ')", "was edited while it ran"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "code, message",
+    [
+        ("1/0", "ZeroDivisionError"),
+        ("import sys\nprint('careful', file=sys.stderr)", "cell 2: writes on stderr: 'careful'"),
+        ("import warnings\nwarnings.warn('old')", "cell 2: writes on stderr"),
+        ("object()", "cell 2: an output shows a memory address"),
+        ("import os\nos.path.dirname(os.getcwd())", "cell 2: an output shows the path of the repository"),
+        ("{'here': [__import__('os').getcwd()]}", "cell 2: an output shows the path of the repository"),
+        ("print('x' * 2_100_000)", r"would take 2,\d+,\d+ bytes of at most 2,000,000: cell 2"),
+        ("open('00_here.ipynb', 'a').write(' ')", "was edited while it ran"),
+    ],
+)
 def test_what_may_not_be_stored_leaves_the_notebook_alone(repo, code, message):
     path = write(repo / "notebooks" / "00_here.ipynb", "1", code)
     before = path.read_bytes()
@@ -216,11 +235,16 @@ def test_what_may_not_be_stored_leaves_the_notebook_alone(repo, code, message):
 
 
 def test_every_problem_is_named_at_once(repo):
-    outputs = [[v4.new_output("stream", name="stderr", text="a")], [v4.new_output("stream", text="0xdeadbeef00")]]
+    outputs = [
+        [v4.new_output("stream", name="stderr", text="a")],
+        [v4.new_output("stream", text="0xdeadbeef00")],
+    ]
     cells = [v4.new_code_cell("x", outputs=out, execution_count=i) for i, out in enumerate(outputs)]
     with pytest.raises(ValueError) as caught:
         execute.storable(v4.new_notebook(cells=cells), "00_here.ipynb")
-    assert len(str(caught.value).splitlines()) == 3 and "should be 1 to 2, and are [0, 1]" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 3 and "should be 1 to 2, and are [0, 1]" in str(
+        caught.value
+    )
 
 
 def test_one_notebook_that_fails_does_not_keep_the_others_from_being_stored(repo):
@@ -252,8 +276,13 @@ def test_a_series_goes_on_after_a_failure_and_writes_what_it_found(repo):
     assert run.run(say=said.append, record=True) == 1
     build = repo / "build"
     assert sorted(path.name for path in build.iterdir()) == [
-        "00_good.html", "01_bad.html", "02_also.html", "RESULTS.md", "index.html", "measurements.json",
-    ]  # fmt: skip
+        "00_good.html",
+        "01_bad.html",
+        "02_also.html",
+        "RESULTS.md",
+        "index.html",
+        "measurements.json",
+    ]
     assert said[0] == "00_good ..." and said[-1].startswith("3 notebooks") and "failed: 01_bad" in said[-1]
     assert any(line.startswith("00_good: 0.") and "GiB, passed, 1 holds" in line for line in said)
     assert 'href="01_bad.html"' in (build / "02_also.html").read_text()
@@ -263,7 +292,9 @@ def test_a_series_goes_on_after_a_failure_and_writes_what_it_found(repo):
     text = (build / "RESULTS.md").read_text()
     assert "| a \\| b &lt;c> | s | 1 | 2 | holds |" in text and "| differs, as expected |" in text
     assert "KeyError" in text and "torch" in text
-    found = {entry["name"]: entry for entry in json.loads((build / "measurements.json").read_text())["notebooks"]}
+    found = {
+        entry["name"]: entry for entry in json.loads((build / "measurements.json").read_text())["notebooks"]
+    }
     assert found["00_good"]["peak_gib"] > 0 and found["00_good"]["error"] is None and found["01_bad"]["error"]
     assert bad.read_bytes() == before
     assert set(readme.measurements()) == {"00_good", "02_also"}, "a failed run is no measurement"
@@ -314,7 +345,9 @@ from mi_utils import config
 config.repository = lambda: Path({str(repo)!r})
 from mi_utils.workshop import run
 run.run(say=print)"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     pid = repo / "notebooks" / "pid"
     wait_until(lambda: pid.exists() and pid.read_text())
     process.send_signal(2)
@@ -346,14 +379,17 @@ def test_cells_of_tables_are_escaped():
     assert results.table(("x", "y"), [("a|b", "c")]) == ["| x | y |", "|---|---|", "| a\\|b | c |"]
 
 
-@pytest.mark.parametrize("verdict, expected, words", [
-    ("holds", "holds", "holds"),
-    ("differs", "differs", "differs, as expected"),
-    ("differs", "holds", "differs, expected: holds"),
-    ("holds", "differs", "holds, expected: differs"),
-    ("not asserted", "holds", "not asserted"),
-    ("not asserted", "differs", "not asserted"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "verdict, expected, words",
+    [
+        ("holds", "holds", "holds"),
+        ("differs", "differs", "differs, as expected"),
+        ("differs", "holds", "differs, expected: holds"),
+        ("holds", "differs", "holds, expected: differs"),
+        ("not asserted", "holds", "not asserted"),
+        ("not asserted", "differs", "not asserted"),
+    ],
+)
 def test_verdicts_in_words(verdict, expected, words):
     claim = {key: "x" for key in ("statement", "source", "published", "ours")}
     claim |= {"verdict": verdict, "expected": expected}
@@ -389,10 +425,16 @@ def test_the_table_in_the_readme_follows_the_notebooks(repo):
     assert str(repo) not in readme.measurements_file().read_text()
 
 
-@pytest.mark.parametrize("text", [
-    "", readme.BEGIN, readme.END + readme.BEGIN, (readme.BEGIN + readme.END) * 2,
-    readme.END + readme.BEGIN + readme.END,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        readme.BEGIN,
+        readme.END + readme.BEGIN,
+        (readme.BEGIN + readme.END) * 2,
+        readme.END + readme.BEGIN + readme.END,
+    ],
+)
 def test_a_readme_without_its_markers_is_refused(repo, text):
     (repo / "README.md").write_text(text)
     with pytest.raises(ValueError, match="README.md should hold"):
@@ -416,9 +458,17 @@ def test_the_stated_cost_and_promise_are_read_from_the_first_cell():
         readme.stated_cost(v4.new_notebook(cells=[v4.new_markdown_cell("# A\n\n**It takes** an hour")]))
 
 
-@pytest.mark.parametrize("minutes, gib, agrees", [
-    (2.0, 1.5, True), (2.5, 1.8, True), (3.0, 1.5, False), (1.5, 1.5, False), (2.0, 2.0, False), (2.0, 1.0, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "minutes, gib, agrees",
+    [
+        (2.0, 1.5, True),
+        (2.5, 1.8, True),
+        (3.0, 1.5, False),
+        (1.5, 1.5, False),
+        (2.0, 2.0, False),
+        (2.0, 1.0, False),
+    ],
+)
 def test_a_stated_cost_agrees_within_rounding(minutes, gib, agrees):
     assert readme.cost_agrees((minutes, gib), {"minutes": 2.1, "peak_gib": 1.6}) == agrees
 

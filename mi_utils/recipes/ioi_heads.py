@@ -22,13 +22,17 @@ HEADS = {
 
 
 def main() -> None:
-    classes = {name: [[int(part) for part in head.split(".")] for head in heads.split()]
-               for name, heads in HEADS.items()}  # fmt: skip
+    classes = {
+        name: [[int(part) for part in head.split(".")] for head in heads.split()]
+        for name, heads in HEADS.items()
+    }
     rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(heads)}" for name, heads in classes.items())
     about = {"model": "gpt2", "source": SOURCE, "heads": "[layer, head], both counted from 0"}
     head = "\n".join(f" {json.dumps(key)}: {json.dumps(value)}," for key, value in about.items())
     (data_files.folder() / IOI_HEADS).write_text(f'{{\n{head}\n "classes": {{\n{rows}\n }}\n}}\n')
-    data_files.record(IOI_HEADS, licence="MIT (published facts, entered by hand)", source=SOURCE, command=COMMAND)
+    data_files.record(
+        IOI_HEADS, licence="MIT (published facts, entered by hand)", source=SOURCE, command=COMMAND
+    )
 
 
 if __name__ == "__main__":

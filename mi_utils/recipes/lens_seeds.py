@@ -1,8 +1,9 @@
-"""Twenty trainings of notebook 03's lens, ``data/lens_seeds.json``: ``python -m mi_utils.recipes.lens_seeds``.
+"""Twenty trainings of notebook 03's lens, ``data/lens_seeds.json``: ``python -m
+mi_utils.recipes.lens_seeds``.
 
-Each seed draws other contexts, another order and another sample of the vocabulary. The notebook trains one of them
-and asserts what holds for all. Every seed is kept in the cache, so an interrupted run goes on; all of it takes
-about 40 minutes on two cores.
+Each seed draws other contexts, another order and another sample of the vocabulary. The notebook trains one of
+them and asserts what holds for all. Every seed is kept in the cache, so an interrupted run goes on; all of it
+takes about 40 minutes on two cores.
 """
 
 import json
@@ -68,7 +69,9 @@ def main() -> None:
         say(f"seed {seed} done")
     rows = ",\n".join(file.read_text() for file in files)
     (data_files.folder() / FILE).write_text(f"[\n{rows}\n]\n")
-    data_files.record(FILE, licence="MIT", source="trained against smollm2-135m on corpus.safetensors", command=COMMAND)
+    data_files.record(
+        FILE, licence="MIT", source="trained against smollm2-135m on corpus.safetensors", command=COMMAND
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The sparse autoencoder that ships, ``data/sae_smollm2-135m``: ``python -m mi_utils.recipes.sae``.
 
-The residual stream of the middle layer over the whole training text (one forward pass, kept in the cache as bfloat16),
-then two trainings with the same settings: the one that ships and a second seed. Each is kept in the cache, and so is
-the harvest, so an interrupted run goes on (delete the folder there when the corpus has changed). About an hour on two
-cores; ``mi_utils.recipes.sae_card`` measures the result.
+The residual stream of the middle layer over the whole training text (one forward pass, kept in the cache as
+bfloat16), then two trainings with the same settings: the one that ships and a second seed. Each is kept in
+the cache, and so is the harvest, so an interrupted run goes on (delete the folder there when the corpus has
+changed). About an hour on two cores; ``mi_utils.recipes.sae_card`` measures the result.
 """
 
 from dataclasses import replace
@@ -66,7 +66,9 @@ def _mapped(file: Path) -> Float[Tensor, "token d_model"]:
 
 
 def _keep_ordinary(values: Tensor, ready: Path) -> None:
-    lengths = torch.cat([torch.linalg.vector_norm(p, dim=-1, dtype=torch.float32) for p in values.split(16_384)])
+    lengths = torch.cat(
+        [torch.linalg.vector_norm(p, dim=-1, dtype=torch.float32) for p in values.split(16_384)]
+    )
     kept = lengths <= FACTOR * lengths.median()
     staged = ready.with_suffix(".new")
     with staged.open("wb") as file:
@@ -81,9 +83,14 @@ def trained(seed: int = SETTINGS.seed) -> SAE:
     kept = folder() / f"seed{seed}"
     if not kept.is_dir():
         result = train(harvested(), replace(SETTINGS, seed=seed), model=models.DEFAULT, hook=HOOK)
-        sae_files.save(result.sae, kept.with_suffix(".new"), tokens=result.tokens, seconds=round(result.seconds))
+        sae_files.save(
+            result.sae, kept.with_suffix(".new"), tokens=result.tokens, seconds=round(result.seconds)
+        )
         kept.with_suffix(".new").rename(kept)
-        say(f"{kept.name}: {result.tokens:,} tokens in {result.seconds:,.0f} s, last FVU {result.fvu[-50:].mean():.3f}")
+        say(
+            f"{kept.name}: {result.tokens:,} tokens in {result.seconds:,.0f} s, last FVU "
+            f"{result.fvu[-50:].mean():.3f}"
+        )
     return sae_files.load(kept)
 
 
@@ -93,9 +100,11 @@ def main() -> None:
     sae_files.save(ships, data_files.folder() / FILE, dtype=torch.float16, trained_by=COMMAND)
     for name in (sae_files.WEIGHTS, sae_files.CONFIG):
         data_files.record(
-            f"{FILE}/{name}", licence="Apache-2.0", command=COMMAND,
+            f"{FILE}/{name}",
+            licence="Apache-2.0",
+            command=COMMAND,
             source="trained on activations of smollm2-135m over corpus.safetensors",
-        )  # fmt: skip
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """What the SAE that ships can and can't do, ``data/sae_card.json``: ``python -m mi_utils.recipes.sae_card``.
 
-Held-out text of every part of the corpus and IOI sentences (which the corpus has none of); the second seed's latents
-matched with the first's; and the control: notebook 02's one-minute SAE, trained in exactly the same way on the model
-and on the model with random weights, judged by the same rules. Needs what ``mi_utils.recipes.sae`` left in the cache;
-about ten minutes on two cores.
+Held-out text of every part of the corpus and IOI sentences (which the corpus has none of); the second seed's
+latents matched with the first's; and the control: notebook 02's one-minute SAE, trained in exactly the same
+way on the model and on the model with random weights, judged by the same rules. Needs what
+``mi_utils.recipes.sae`` left in the cache; about ten minutes on two cores.
 """
 
 import gc
@@ -31,7 +31,8 @@ SEED = 0
 
 
 def ioi_sentences() -> list[str]:
-    """Sentences of the form that Wang et al. (2023) study, with every pair of neighbouring names both ways round."""
+    """Sentences of the form that Wang et al. (2023) study, with every pair of neighbouring names both ways
+    round."""
     pairs = [(a, b) for i, a in enumerate(NAMES) for b in (NAMES[i - 1], NAMES[(i + 1) % len(NAMES)])]
     frame = "When {0} and {1} went to the {2}, {1} gave a {3} to {0}"
     return [frame.format(*pair, PLACES[i % 5], THINGS[i % 4]) for i, pair in enumerate(pairs)]
@@ -50,9 +51,7 @@ def reconstruction(model: TransformerBridge, found: sae.SAE) -> dict[str, dict]:
     values = torch.cat(ioi).float()
     rows["IOI sentences"] = values[values.norm(dim=-1) <= limit]
     fits = {name: sae.evaluate(found, x) for name, x in rows.items()}
-    return {
-        name: {**_figures(fit), "tokens": len(rows[name])} for name, fit in fits.items()
-    }  # fmt: skip
+    return {name: {**_figures(fit), "tokens": len(rows[name])} for name, fit in fits.items()}
 
 
 def _figures(fit: sae.Fit) -> dict[str, float]:
@@ -80,9 +79,11 @@ def densities(model: TransformerBridge, found: sae.SAE) -> dict:
     logs = acts.density[acts.density > 0].log10()
     counts, edges = torch.histogram(logs, bins=torch.linspace(-6.0, 0.0, 25))
     return {
-        "tokens": acts.n_tokens, "never active": int((acts.density == 0).sum()), "counts": counts.int().tolist(),
+        "tokens": acts.n_tokens,
+        "never active": int((acts.density == 0).sum()),
+        "counts": counts.int().tolist(),
         "log10 edges": [round(edge, 2) for edge in edges.tolist()],
-    }  # fmt: skip
+    }
 
 
 def matching(one: sae.SAE, other: sae.SAE) -> dict:
@@ -97,7 +98,8 @@ def matching(one: sae.SAE, other: sae.SAE) -> dict:
 def how_interpretable(
     model: TransformerBridge, acts: features.FeatureActivations, train: features.FeatureActivations
 ) -> dict:
-    """Purity of the strongest tokens and accuracy of rules, on latents drawn at random among those that can be judged.
+    """Purity of the strongest tokens and accuracy of rules, on latents drawn at random among those that can
+    be judged.
 
     Args:
         model: for the text of tokens.
@@ -105,7 +107,9 @@ def how_interpretable(
         train: the same on the contexts that rules are found on.
     """
     generator = torch.Generator().manual_seed(SEED)
-    enough = ((acts.n_contexts >= EXCERPTS) & (acts.n_contexts <= len(acts.tokens) - EXCERPTS)).nonzero()[:, 0]
+    enough = ((acts.n_contexts >= EXCERPTS) & (acts.n_contexts <= len(acts.tokens) - EXCERPTS)).nonzero()[
+        :, 0
+    ]
     enough = [latent for latent in enough.tolist() if train.n_contexts[latent] and _has_quiet(acts, latent)]
     order = torch.randperm(len(enough), generator=generator)[:LATENTS]
     latents = [enough[i] for i in order.tolist()]
@@ -115,14 +119,20 @@ def how_interpretable(
     found = feature_rules.detection(acts, rules, names, n=EXCERPTS, generator=generator)
     shares = torch.tensor([one.share for one in purity])
     return {
-        "judged": len(latents), "could be judged": len(enough), "of": acts.n_latents,
-        "purity": _summary(shares), "purity by chance": round(purity[0].chance, 4),
-        "detection": _summary(found.own), "detection, rules shuffled": _summary(found.shuffled),
-    }  # fmt: skip
+        "judged": len(latents),
+        "could be judged": len(enough),
+        "of": acts.n_latents,
+        "purity": _summary(shares),
+        "purity by chance": round(purity[0].chance, 4),
+        "detection": _summary(found.own),
+        "detection, rules shuffled": _summary(found.shuffled),
+    }
 
 
 def _has_quiet(acts: features.FeatureActivations, latent: int) -> bool:
-    return len(acts.quiet_contexts(latent, EXCERPTS, torch.Generator().manual_seed(SEED), window=5)) == EXCERPTS
+    return (
+        len(acts.quiet_contexts(latent, EXCERPTS, torch.Generator().manual_seed(SEED), window=5)) == EXCERPTS
+    )
 
 
 def _summary(values: Tensor) -> dict[str, float]:
@@ -147,7 +157,9 @@ def _of_neurons(model: TransformerBridge) -> list[features.FeatureActivations]:
     """The same for the neurons of the MLP above, as sparse as the SAE: the strongest ones of each token."""
     name = f"blocks.{model.cfg.n_layers // 2}.mlp.hook_post"
     return [
-        features.record(lambda x: sae.keep_top(x, recipe.SETTINGS.k), harvest.pieces(model, tokens, name), tokens)
+        features.record(
+            lambda x: sae.keep_top(x, recipe.SETTINGS.k), harvest.pieces(model, tokens, name), tokens
+        )
         for tokens in (_held_out(model), _train(model))
     ]
 
@@ -156,12 +168,15 @@ def one_minute(model: TransformerBridge) -> tuple[sae.SAE, sae.Fit]:
     """Notebook 02's SAE on any weights, and how well it does on held-out text."""
     gathered = harvest.collect(model, corpus.contexts(model, count=ONE_MINUTE, seed=SEED), recipe.HOOK)
     found = train(gathered.values, sae_seeds.settings(SEED), model=model.cfg.model_name, hook=recipe.HOOK).sae
-    held_out = harvest.collect(model, corpus.contexts(model, split="test", count=FIT_CONTEXTS, seed=SEED), recipe.HOOK)
+    held_out = harvest.collect(
+        model, corpus.contexts(model, split="test", count=FIT_CONTEXTS, seed=SEED), recipe.HOOK
+    )
     return found, sae.evaluate(found, held_out.values)
 
 
 def explained_by_token(model: TransformerBridge, fewest: int = 5) -> float:
-    """Share of the stream's variance that is there between tokens, not within: what the current token alone says.
+    """Share of the stream's variance that is there between tokens, not within: what the current token alone
+    says.
 
     Only tokens that occur at least ``fewest`` times are counted, or a rare one would explain itself.
     """

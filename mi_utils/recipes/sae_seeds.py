@@ -1,7 +1,9 @@
-"""Twenty trainings of notebook 02's one-minute SAE, ``data/sae_seeds.json``: ``python -m mi_utils.recipes.sae_seeds``.
+"""Twenty trainings of notebook 02's one-minute SAE, ``data/sae_seeds.json``: ``python -m
+mi_utils.recipes.sae_seeds``.
 
-Each seed has other text, another start and another order. The notebook trains one of them and asserts what holds for
-all. Needs the harvest of ``mi_utils.recipes.sae``; every seed is kept in the cache; about 20 minutes on two cores.
+Each seed has other text, another start and another order. The notebook trains one of them and asserts what
+holds for all. Needs the harvest of ``mi_utils.recipes.sae``; every seed is kept in the cache; about 20
+minutes on two cores.
 """
 
 from mi_utils import corpus, harvest, models, sae, sae_causal
@@ -27,11 +29,14 @@ def one_seed(model, x, test, tokens, seed: int) -> dict:
     found = train(x[start : start + TOKENS], settings(seed), model=models.DEFAULT, hook=recipe.HOOK).sae
     fit, splice = sae.evaluate(found, test), sae_causal.evaluate_splice(model, found, tokens)
     return {
-        "seed": seed, "fvu": round(fit.fvu, 4), "l0": round(fit.l0, 2), "dead": round(fit.dead, 4),
+        "seed": seed,
+        "fvu": round(fit.fvu, 4),
+        "l0": round(fit.l0, 2),
+        "dead": round(fit.dead, 4),
         "CE recovered (zero)": round(splice.recovered("zero"), 4),
         "CE recovered (mean)": round(splice.recovered("mean"), 4),
         "CE above clean": round(splice.spliced - splice.clean, 4),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -39,9 +44,12 @@ def main() -> None:
     contexts = corpus.contexts(model, split="test", count=TEST_CONTEXTS, seed=0)
     test = harvest.collect(model, contexts, recipe.HOOK).values
     seeds.record(
-        FILE, SEEDS, lambda seed: one_seed(model, x, test, contexts[:CAUSAL_CONTEXTS], seed), command=COMMAND,
+        FILE,
+        SEEDS,
+        lambda seed: one_seed(model, x, test, contexts[:CAUSAL_CONTEXTS], seed),
+        command=COMMAND,
         source="trained on smollm2-135m over corpus.safetensors",
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Twenty toy models with their SAEs, ``data/sae_toy.json``: ``python -m mi_utils.recipes.sae_toy``.
 
-For each seed a toy model of superposition (notebook 01) and the SAEs that notebook 02 trains on its hidden layer; for
-the first five seeds besides, four kinds of SAE at four strengths of sparsity each. Every seed is kept in the cache, so
-an interrupted run goes on; all of it takes about 15 minutes on one core.
+For each seed a toy model of superposition (notebook 01) and the SAEs that notebook 02 trains on its hidden
+layer; for the first five seeds besides, four kinds of SAE at four strengths of sparsity each. Every seed is
+kept in the cache, so an interrupted run goes on; all of it takes about 15 minutes on one core.
 """
 
 import torch
@@ -24,7 +24,12 @@ STRENGTHS = {
     "batchtopk": (1, 2, 3, 5),
     "jumprelu": (0.1, 0.3, 1.0, 2.0),  # weight of L0
 }
-LIVE = {"standard": 1.0, "topk": 2, "batchtopk": 2, "jumprelu": 1.0}  # the one of each that the notebook trains
+LIVE = {
+    "standard": 1.0,
+    "topk": 2,
+    "batchtopk": 2,
+    "jumprelu": 1.0,
+}  # the one of each that the notebook trains
 BY_HAND = {"standard": 1.0, "a tenth of the price": 0.1, "topk": 2}  # with as many latents as features
 
 
@@ -35,11 +40,15 @@ def settings(kind: str, strength: float | int, seed: int, d_sae: int = D_SAE) ->
 
 
 def toy(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Features [FEATURES, HIDDEN] of a trained toy model, and its hidden layer on training and test examples."""
+    """Features [FEATURES, HIDDEN] of a trained toy model, and its hidden layer on training and test
+    examples."""
     trained = superposition.train(
-        FEATURES, HIDDEN, torch.tensor([SPARSITY]), torch.ones(FEATURES),
+        FEATURES,
+        HIDDEN,
+        torch.tensor([SPARSITY]),
+        torch.ones(FEATURES),
         superposition.Training(steps=2_000, seed=seed),
-    )  # fmt: skip
+    )
     generator = torch.Generator().manual_seed(seed)
     x = superposition.sparse_batch(TRAIN + TEST, torch.tensor([SPARSITY]), FEATURES, generator)[:, 0]
     hidden = x @ trained.W[0].T
@@ -56,10 +65,13 @@ def measured(found: sae.SAE, features: Tensor, test: Tensor) -> dict[str, float]
     """How well an SAE rebuilds unseen examples, and how much of the truth it found."""
     fit, (_, cosine) = sae.evaluate(found, test), sae.match(found.W_dec, features)
     return {
-        "fvu": round(fit.fvu, 4), "l0": round(fit.l0, 3), "dead": round(fit.dead, 3),
-        "mmcs": round(sae.mmcs(found.W_dec, features), 4), "recovered": round((cosine > 0.9).float().mean().item(), 4),
+        "fvu": round(fit.fvu, 4),
+        "l0": round(fit.l0, 3),
+        "dead": round(fit.dead, 3),
+        "mmcs": round(sae.mmcs(found.W_dec, features), 4),
+        "recovered": round((cosine > 0.9).float().mean().item(), 4),
         "alone": round(shrinkage(found, features), 4),
-    }  # fmt: skip
+    }
 
 
 def one_seed(seed: int) -> dict:

@@ -1,8 +1,8 @@
 """Splitting and absorption on a known tree, ``data/sae_tree.json``: ``python -m mi_utils.recipes.sae_tree``.
 
-Three parents with three children each. A child is never there without its parent, and two children of a parent never
-together (Chanin et al. 2024 describe what SAEs make of that). In the control the same children come and go
-independently of their parents. Takes about ten minutes on one core.
+Three parents with three children each. A child is never there without its parent, and two children of a
+parent never together (Chanin et al. 2024 describe what SAEs make of that). In the control the same children
+come and go independently of their parents. Takes about ten minutes on one core.
 """
 
 import torch
@@ -19,7 +19,11 @@ SEEDS = 20
 PARENTS, CHILDREN, WIDTH = 3, 3, 24
 PARENT, CHILD = 0.1, 0.7  # how often a parent is there, and how often with one of its children
 EXAMPLES = 40_000
-SIZES = (PARENTS, PARENTS * (1 + CHILDREN), 2 * PARENTS * (1 + CHILDREN))  # too few latents, as many, too many
+SIZES = (
+    PARENTS,
+    PARENTS * (1 + CHILDREN),
+    2 * PARENTS * (1 + CHILDREN),
+)  # too few latents, as many, too many
 
 
 def tree(seed: int, *, independent: bool = False) -> tuple[Tensor, Tensor]:
@@ -46,14 +50,17 @@ def settings(d_sae: int, seed: int) -> Settings:
     return Settings(d_sae, "standard", sparsity=1.5, steps=1_500, batch=512, lr=3e-3, seed=seed)
 
 
-def absorbed(autoencoder: sae.SAE, directions: Tensor, amounts: Float[Tensor, "example feature"]) -> dict[str, float]:
+def absorbed(
+    autoencoder: sae.SAE, directions: Tensor, amounts: Float[Tensor, "example feature"]
+) -> dict[str, float]:
     """What became of parents and children.
 
     Returns:
-        ``parent``, ``child``: mean of the best cosine of a latent with a parent, a child; ``parent in child``: mean
-        cosine of a child's best latent with its parent; ``parent beside child``: activation of a parent's best latent
-        where a child is there too, as a share of its activation where the parent is alone (mean over the parents for
-        which it fires at all; 0 where there is none).
+        ``parent``, ``child``: mean of the best cosine of a latent with a parent, a child; ``parent in
+            child``: mean
+        cosine of a child's best latent with its parent; ``parent beside child``: activation of a parent's
+        best latent where a child is there too, as a share of its activation where the parent is alone (mean
+        over the parents for which it fires at all; 0 where there is none).
     """
     similar = sae.cosines(directions, autoencoder.W_dec)
     best = similar.max(dim=1)
@@ -64,7 +71,10 @@ def absorbed(autoencoder: sae.SAE, directions: Tensor, amounts: Float[Tensor, "e
     shares = []
     for parent in range(PARENTS):
         active, there = latents[:, best.indices[parent]], amounts[:, parent] != 0
-        with_child, alone = active[there & children[:, parent]].mean(), active[there & ~children[:, parent]].mean()
+        with_child, alone = (
+            active[there & children[:, parent]].mean(),
+            active[there & ~children[:, parent]].mean(),
+        )
         if alone > 0:  # with too few latents a parent's may never fire for the parent alone
             shares.append((with_child / alone).item())
     return {
@@ -81,7 +91,9 @@ def one_seed(seed: int) -> dict:
         directions, amounts = tree(seed, independent=independent)
         for size in SIZES:
             found = train(amounts @ directions, settings(size, seed)).sae
-            result[f"{name} {size}"] = {k: round(v, 4) for k, v in absorbed(found, directions, amounts).items()}
+            result[f"{name} {size}"] = {
+                k: round(v, 4) for k, v in absorbed(found, directions, amounts).items()
+            }
     return result
 
 

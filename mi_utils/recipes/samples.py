@@ -1,9 +1,10 @@
 """Text that the model writes by itself: ``python -m mi_utils.recipes.samples``.
 
 A dictionary or a lens is trained on activations, and those are most useful on the text that a model takes for
-likely. The training data of the default model can't be shipped; its own samples can. They are drawn batch by batch
-into the cache, each batch with a seed of its own, so an interrupted run goes on where it stopped. Arithmetic in
-bfloat16 differs from one CPU to another, so a second run draws other texts from the same distribution.
+likely. The training data of the default model can't be shipped; its own samples can. They are drawn batch by
+batch into the cache, each batch with a seed of its own, so an interrupted run goes on where it stopped.
+Arithmetic in bfloat16 differs from one CPU to another, so a second run draws other texts from the same
+distribution.
 """
 
 import argparse
@@ -27,10 +28,11 @@ START, TURN_END = 0, 2  # <|endoftext|> begins every document; <|im_end|> ends a
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is drawn: ``batches`` of ``documents`` texts of at most ``length`` tokens, the start token included.
+    """What is drawn: ``batches`` of ``documents`` texts of at most ``length`` tokens, the start token
+    included.
 
-    ``min_p`` leaves out tokens less likely than this share of the likeliest one's probability (Nguyen et al. 2024,
-    arXiv 2407.01082): sampling from the whole distribution soon drifts into noise.
+    ``min_p`` leaves out tokens less likely than this share of the likeliest one's probability (Nguyen et al.
+    2024, arXiv 2407.01082): sampling from the whole distribution soon drifts into noise.
     """
 
     batches: int = 24
@@ -78,7 +80,8 @@ def sample_documents(
 
 
 def _draw(logits: Tensor, min_p: float, generator: torch.Generator) -> Int[Tensor, "documents 1"]:
-    """One token a row; by the inverse of the distribution function, five times faster than ``torch.multinomial``."""
+    """One token a row; by the inverse of the distribution function, five times faster than
+    ``torch.multinomial``."""
     chances = logits.softmax(-1)
     chances = torch.where(chances < min_p * chances.amax(-1, keepdim=True), 0, chances)
     below = chances.cumsum(-1)
@@ -106,7 +109,9 @@ def draw_missing(recipe: Recipe) -> list[Path]:
         folder().mkdir(parents=True, exist_ok=True)
         source = embedded.fetch(models.REGISTRY[models.DEFAULT].source, say=say)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(str(source), dtype=torch.bfloat16, use_safetensors=True).to(device)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(source), dtype=torch.bfloat16, use_safetensors=True
+        ).to(device)
     for number in missing:
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(recipe.seed * 100_000 + number)
@@ -114,7 +119,9 @@ def draw_missing(recipe: Recipe) -> list[Path]:
             model, documents=recipe.documents, length=recipe.length, min_p=recipe.min_p, generator=generator
         )
         staged = files[number].with_suffix(".new")
-        save_file({"tokens": tokens.to(torch.int32).cpu()}, staged, {k: str(v) for k, v in asdict(recipe).items()})
+        save_file(
+            {"tokens": tokens.to(torch.int32).cpu()}, staged, {k: str(v) for k, v in asdict(recipe).items()}
+        )
         os.replace(staged, files[number])
         seconds = time.perf_counter() - started
         say(f"batch {number + 1} of {recipe.batches}: {tokens.numel() / seconds:.0f} tokens a second")

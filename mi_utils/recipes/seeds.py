@@ -1,4 +1,5 @@
-"""What recipes that record many seeds share: each seed is kept in the cache, so an interrupted run goes on."""
+"""What recipes that record many seeds share: each seed is kept in the cache, so an interrupted run goes
+on."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +9,8 @@ from mi_utils.cli import say
 
 
 def record(file: str, count: int, one_seed: Callable[[int], dict], *, source: str, command: str) -> None:
-    """Measure seeds 0 to ``count - 1``, save for those in the cache, and write them into ``data/``, a line each."""
+    """Measure seeds 0 to ``count - 1``, save for those in the cache, and write them into ``data/``, a line
+    each."""
     folder = config.cache_dir() / file.removesuffix(".json")
     folder.mkdir(parents=True, exist_ok=True)
     kept = [folder / f"seed{seed:02d}.json" for seed in range(count)]

@@ -1,8 +1,10 @@
-"""What notebook 01 says of many seeds, and its sweep at the paper's size: ``python -m mi_utils.recipes.superposition``.
+"""What notebook 01 says of many seeds, and its sweep at the paper's size: ``python -m
+mi_utils.recipes.superposition``.
 
-``data/superposition_seeds.json``: the notebook itself is run with twenty seeds, up to its table of claims; kept are the
-claims, and what each compared cell concludes. ``data/superposition_sweep.json``: n = 400, m = 30 over sixteen
-sparsities. Every seed is kept in the cache, so an interrupted run goes on; all of it takes twenty minutes on one core.
+``data/superposition_seeds.json``: the notebook itself is run with twenty seeds, up to its table of claims;
+kept are the claims, and what each compared cell concludes. ``data/superposition_sweep.json``: n = 400, m = 30
+over sixteen sparsities. Every seed is kept in the cache, so an interrupted run goes on; all of it takes
+twenty minutes on one core.
 """
 
 import ast
@@ -31,7 +33,8 @@ def folder() -> Path:
 
 
 def one_seed(notebook: NotebookNode, seed: int) -> dict[str, Any]:
-    """Run the notebook's cells with another seed, and keep its claims and what its compared cells conclude."""
+    """Run the notebook's cells with another seed, and keep its claims and what its compared cells
+    conclude."""
     scope: dict[str, Any] = {}
     facts: dict[str, dict] = {}
     for _, cell in sources.code_cells(notebook):
@@ -44,7 +47,9 @@ def one_seed(notebook: NotebookNode, seed: int) -> dict[str, Any]:
             scope["SEED"] = seed
         elif isinstance(value, dict) and "nbval-ignore-output" not in sources.tags(cell):
             facts[cell.id] = value
-    claims = {line.statement: {"ours": line.ours, "as expected": line.as_expected} for line in scope["table"].lines}
+    claims = {
+        line.statement: {"ours": line.ours, "as expected": line.as_expected} for line in scope["table"].lines
+    }
     return {"seed": seed, "claims": claims, "facts": facts}
 
 
@@ -69,9 +74,12 @@ def sweep(
     kept = geometry.represented(W)
     shares = [_shares(geometry.dimensionality(one), kept) for one in (W, control)]
     found = {
-        "1/p": inverse.tolist(), "D*": geometry.dimensions_per_feature(W).tolist(), "kept": kept.sum(dim=1).tolist(),
-        "share near a line": shares[0], "share near a line, control": shares[1],
-    }  # fmt: skip
+        "1/p": inverse.tolist(),
+        "D*": geometry.dimensions_per_feature(W).tolist(),
+        "kept": kept.sum(dim=1).tolist(),
+        "share near a line": shares[0],
+        "share near a line, control": shares[1],
+    }
     return {name: [round(value, 4) for value in values] for name, values in found.items()}
 
 

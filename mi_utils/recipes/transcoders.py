@@ -1,9 +1,10 @@
 """The transcoders that ship for the default model: ``python -m mi_utils.recipes.transcoders``.
 
-A skip transcoder for each of the 30 MLPs, all in one stream over the training text: a piece of text goes through the
-model, what every MLP reads and writes is kept (2.3 GB), the transcoders see it twice, and the next piece comes.
-Memory stays at some 4 GiB, however much text there is. The state is kept in the cache, so an interrupted run goes on.
-About an hour on one core that multiplies bfloat16. ``mi_utils.recipes.transcoders_card`` measures the result.
+A skip transcoder for each of the 30 MLPs, all in one stream over the training text: a piece of text goes
+through the model, what every MLP reads and writes is kept (2.3 GB), the transcoders see it twice, and the
+next piece comes. Memory stays at some 4 GiB, however much text there is. The state is kept in the cache, so
+an interrupted run goes on. About an hour on one core that multiplies bfloat16.
+``mi_utils.recipes.transcoders_card`` measures the result.
 """
 
 from collections.abc import Iterator
@@ -21,8 +22,16 @@ from mi_utils.transcoder_training import Settings, Trainer
 
 COMMAND = "python -m mi_utils.recipes.transcoders"
 FILE = "transcoders_smollm2-135m.safetensors"
-LENGTH, PIECE, PIECES, PASSES, BATCH = 128, 256, 34, 2, 512  # tokens; contexts; pieces of text; times; tokens in a step
-STEPS_A_PASS = 60  # a piece has some 31,900 ordinary tokens: 62 batches, and a few less where more are massive
+LENGTH, PIECE, PIECES, PASSES, BATCH = (
+    128,
+    256,
+    34,
+    2,
+    512,
+)  # tokens; contexts; pieces of text; times; tokens in a step
+STEPS_A_PASS = (
+    60  # a piece has some 31,900 ordinary tokens: 62 batches, and a few less where more are massive
+)
 SAVE_EVERY = 6  # pieces
 SETTINGS = Settings(
     features=736,  # with 8 bits a weight and the skip, the file stays under 36 MB
@@ -43,7 +52,8 @@ def folder() -> Path:
 
 
 def piece(model: TransformerBridge, tokens: Tensor) -> tuple[Float[Tensor, "layer token d_model"], ...]:
-    """What the MLPs read and write on some contexts, without tokens on which an MLP writes a massive vector."""
+    """What the MLPs read and write on some contexts, without tokens on which an MLP writes a massive
+    vector."""
     both = harvest.drop_massive(harvest.activations(model, tokens, transcoders.mlp_names(model)))
     return both[: model.cfg.n_layers], both[model.cfg.n_layers :]
 

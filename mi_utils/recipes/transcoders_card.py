@@ -1,7 +1,8 @@
 """How good the transcoders of the default model are: ``python -m mi_utils.recipes.transcoders_card``.
 
-On held-out text, beside three stand-ins that explain nothing: the mean output of each MLP, the best linear map (ridge
-regression on training text), and the skip that was trained with the features, alone. Some 15 minutes on two cores.
+On held-out text, beside three stand-ins that explain nothing: the mean output of each MLP, the best linear
+map (ridge regression on training text), and the skip that was trained with the features, alone. Some 15
+minutes on two cores.
 """
 
 import json
@@ -34,7 +35,10 @@ def pieces(model: TransformerBridge, contexts: Tensor):
 def ridge(model: TransformerBridge, contexts: Tensor) -> Transcoders:
     """The best linear map for each MLP, as transcoders with a skip and one feature that never fires."""
     n, d = model.cfg.n_layers, model.cfg.d_model
-    gram, cross = torch.zeros(n, d + 1, d + 1, dtype=torch.float64), torch.zeros(n, d + 1, d, dtype=torch.float64)
+    gram, cross = (
+        torch.zeros(n, d + 1, d + 1, dtype=torch.float64),
+        torch.zeros(n, d + 1, d, dtype=torch.float64),
+    )
     count = 0
     for x, y in pieces(model, contexts):
         for layer in range(n):
@@ -50,12 +54,14 @@ def ridge(model: TransformerBridge, contexts: Tensor) -> Transcoders:
     off = torch.full((n, 1), torch.finfo(torch.float32).max)
     decoders = tuple(torch.zeros(1, 1, d) for _ in range(n))
     say(f"ridge maps from {count:,} tokens")
-    return Transcoders(nothing, torch.zeros(n, 1), off, decoders, solved[:, -1], solved[:, :-1], "plt",
-                       model.cfg.model_name)  # fmt: skip
+    return Transcoders(
+        nothing, torch.zeros(n, 1), off, decoders, solved[:, -1], solved[:, :-1], "plt", model.cfg.model_name
+    )
 
 
 def unexplained(model: TransformerBridge, kinds: dict[str, Transcoders], contexts: Tensor) -> dict:
-    """Unexplained variance by layer of several transcoders on the same tokens, and how full the features are."""
+    """Unexplained variance by layer of several transcoders on the same tokens, and how full the features
+    are."""
     n = model.cfg.n_layers
     error = {name: torch.zeros(n, dtype=torch.float64) for name in kinds}
     first, second, tokens = torch.zeros(n, model.cfg.d_model, dtype=torch.float64), torch.zeros(n).double(), 0
@@ -74,14 +80,19 @@ def unexplained(model: TransformerBridge, kinds: dict[str, Transcoders], context
                     fired[layer] += (features > 0).sum(dim=0)
     variance = second - first.square().sum(dim=1) / tokens
     found = {name: (e / variance).tolist() for name, e in error.items()}
-    return found | {"tokens": tokens, "l0": (fired.sum(dim=1) / tokens).tolist(),
-                    "dead": (fired == 0).float().mean(dim=1).tolist(), "means": first / tokens}  # fmt: skip
+    return found | {
+        "tokens": tokens,
+        "l0": (fired.sum(dim=1) / tokens).tolist(),
+        "dead": (fired == 0).float().mean(dim=1).tolist(),
+        "means": first / tokens,
+    }
 
 
 def replaced(
     model: TransformerBridge, kinds: dict[str, Transcoders | Float[Tensor, "layer d_model"]], contexts
 ) -> list:
-    """Top-1 accuracy against the model's own, loss and KL of replaced runs, over all positions but first and last."""
+    """Top-1 accuracy against the model's own, loss and KL of replaced runs, over all positions but first and
+    last."""
     n, rows = model.cfg.n_layers, []
     own = {size: model(contexts[:size]) for size in (WHOLE, EACH)}
     where = {
@@ -95,11 +106,17 @@ def replaced(
             for protect in ("first",) if name == "one" else ("first", "massive"):
                 found = []
                 for layers in sets:
-                    logits = replacement.run(model, made, contexts[:size], layers=layers,
-                                             protect_massive=protect == "massive")  # fmt: skip
+                    logits = replacement.run(
+                        model, made, contexts[:size], layers=layers, protect_massive=protect == "massive"
+                    )
                     found.append(replacement.compare(own[size], logits, contexts[:size]))
                 row = {"what": what, "layers": name, "protect": protect}
-                for key, value in (("top1", "agreement"), ("ce", "loss_replaced"), ("ce_model", "loss"), ("kl", "kl")):
+                for key, value in (
+                    ("top1", "agreement"),
+                    ("ce", "loss_replaced"),
+                    ("ce_model", "loss"),
+                    ("kl", "kl"),
+                ):
                     row[key] = round(torch.tensor([getattr(one, value) for one in found]).median().item(), 4)
                 rows.append(row)
                 say(json.dumps(row))
@@ -122,7 +139,9 @@ def main() -> None:
     rounded = {key: [round(v, 4) for v in value] for key, value in card.items() if isinstance(value, list)}
     text = json.dumps({"tokens": card["tokens"], "layers": rounded, "replaced": rows}, indent=1)
     (data_files.folder() / FILE).write_text(text + "\n")
-    data_files.record(FILE, licence="MIT", source="measured on corpus.safetensors, test split", command=COMMAND)
+    data_files.record(
+        FILE, licence="MIT", source="measured on corpus.safetensors, test split", command=COMMAND
+    )
     lift = torch.tensor(card["lift"])
     say(f"median lift over the skip alone: {lift.median():.3f} ({lift.min():.3f} to {lift.max():.3f})")
 

@@ -1,8 +1,9 @@
-"""The lens that ships, ``data/tuned_lens_smollm2-135m.safetensors``: ``python -m mi_utils.recipes.tuned_lens``.
+"""The lens that ships, ``data/tuned_lens_smollm2-135m.safetensors``: ``python -m
+mi_utils.recipes.tuned_lens``.
 
-The recipe of notebook 03 with more text: a ridge fit, then rounds of descent, each on text of its own. Every round
-is kept in the cache, so an interrupted run goes on (delete its folder there when the corpus has changed); all of it
-takes about half an hour on two cores.
+The recipe of notebook 03 with more text: a ridge fit, then rounds of descent, each on text of its own. Every
+round is kept in the cache, so an interrupted run goes on (delete its folder there when the corpus has
+changed); all of it takes about half an hour on two cores.
 """
 
 import json
@@ -26,7 +27,8 @@ RIDGE_CONTEXTS = 2_048
 ROUNDS = 10
 ROUND_CONTEXTS = 256
 DESCENT = Descent(steps=125, batch=256)
-# The file should stay under 10 MB, which 8 bits a weight exceed by a hair; the embedding layer can best do with less.
+# The file should stay under 10 MB, which 8 bits a weight exceed by a hair; the embedding layer can best do
+# with less.
 EMBEDDING_RANK = 128
 
 
@@ -41,7 +43,8 @@ def streams_of(model: TransformerBridge, contexts: Tensor) -> Float[Tensor, "str
 
 
 def reduce_rank(matrix: Tensor, covariance: Tensor, rank: int) -> Tensor:
-    """The matrix of that rank whose outputs differ least, on inputs of that covariance, from those of ``matrix``."""
+    """The matrix of that rank whose outputs differ least, on inputs of that covariance, from those of
+    ``matrix``."""
     values, vectors = torch.linalg.eigh(covariance.double())
     root = vectors * values.clamp_min(1e-8 * values.max()).sqrt() @ vectors.T
     u, s, v = torch.linalg.svd(root @ matrix.double())
@@ -65,7 +68,9 @@ def main() -> None:
     contexts = corpus.contexts(quick, length=LENGTH)
     needed = RIDGE_CONTEXTS + ROUNDS * ROUND_CONTEXTS
     if len(contexts) < needed:
-        raise ValueError(f"the corpus has {len(contexts)} contexts of {LENGTH} tokens; this recipe uses {needed}")
+        raise ValueError(
+            f"the corpus has {len(contexts)} contexts of {LENGTH} tokens; this recipe uses {needed}"
+        )
     cfg = exact.cfg
 
     def ridge() -> dict[str, Tensor]:
@@ -73,8 +78,12 @@ def main() -> None:
         for piece in contexts[:RIDGE_CONTEXTS].split(ROUND_CONTEXTS):
             moments.add(streams_of(quick, piece))
         made = moments.ridge(cfg.model_name)
-        return {"matrices": made.matrices, "biases": made.biases, "mean": moments.means()[0].float(),
-                "covariance": moments.covariance(0).float()}  # fmt: skip
+        return {
+            "matrices": made.matrices,
+            "biases": made.biases,
+            "mean": moments.means()[0].float(),
+            "covariance": moments.covariance(0).float(),
+        }
 
     kept = fitted = _kept("ridge", ridge)
     for number in range(ROUNDS):
@@ -95,9 +104,11 @@ def main() -> None:
     lens.save(final, data_files.folder() / FILE, low_rank={0: EMBEDDING_RANK})
     tokens = needed * (LENGTH - 1)
     data_files.record(
-        FILE, licence="Apache-2.0", command=COMMAND,
+        FILE,
+        licence="Apache-2.0",
+        command=COMMAND,
         source=f"trained on about {tokens:,} tokens of corpus.safetensors against smollm2-135m",
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ start = time.perf_counter()
 """
 SECONDS = "\nprint(time.perf_counter() - start)"
 
-# Tokens per second on the CPU: each defines ``work(rows)`` for rows of 128 tokens, which are contexts, training
-# batches, or one token of 128 texts. Loading is not counted, nor is a first row: it is slower than those after it.
+# Tokens per second on the CPU: each defines ``work(rows)`` for rows of 128 tokens, which are contexts,
+# training batches, or one token of 128 texts. Loading is not counted, nor is a first row: it is slower than
+# those after it.
 _CONTEXTS = """
 import time, torch
 from mi_utils import corpus, harvest, lens, lens_training, models
@@ -80,7 +81,8 @@ for part in sparsity.split({at_once}):
     train(5, 2, part, importance, settings)
 print(64 * 300 / (time.perf_counter() - start))
 """
-# Tokens per second on the same activations, TopK 32 of 2,304 latents, batches of 2,048, auxiliary loss on in both.
+# Tokens per second on the same activations, TopK 32 of 2,304 latents, batches of 2,048, auxiliary loss on in
+# both.
 _SAE = """
 import time, torch
 from mi_utils import corpus, harvest, models

@@ -75,24 +75,38 @@ graph = circuit_graph.graph(model)
 best = graph.top(circuit_edges.eap(model, data.tokens, other, metric), 50)"""
 _WORK = {
     "path patching, 270 senders to the queries of a head of layer 23, 32 prompts": (
-        32, _PATHS, 'path_patching.path_patch(model, base, source, metric, target="q", receivers=[(23, 0)])'),
+        32,
+        _PATHS,
+        'path_patching.path_patch(model, base, source, metric, target="q", receivers=[(23, 0)])',
+    ),
     "EAP, all edges, 8 pairs": (8, "", "circuit_edges.eap(model, data.tokens, other, metric)"),
-    "EAP-IG, all edges, 5 steps, 8 pairs": (8, "", "circuit_edges.eap_ig(model, data.tokens, other, metric, steps=5)"),
+    "EAP-IG, all edges, 5 steps, 8 pairs": (
+        8,
+        "",
+        "circuit_edges.eap_ig(model, data.tokens, other, metric, steps=5)",
+    ),
     "ACDC on the 50 best edges, 4 pairs": (
-        4, _BEST, 'circuit_acdc.acdc(model, data.tokens, other, 0.01, candidates=best, rest="kept")'),
-}  # fmt: skip
+        4,
+        _BEST,
+        'circuit_acdc.acdc(model, data.tokens, other, 0.01, candidates=best, rest="kept")',
+    ),
+}
 
 
 def _cases() -> tuple[Case, ...]:
     cases = []
-    full, one = (_PATCH.format(dtype="float32", clean=_CLEAN, corrupted=text) for text in (_OTHER_NAMES, _ONE_NAME))
+    full, one = (
+        _PATCH.format(dtype="float32", clean=_CLEAN, corrupted=text) for text in (_OTHER_NAMES, _ONE_NAME)
+    )
     half = _PATCH.format(dtype="bfloat16", clean=_CLEAN, corrupted=_OTHER_NAMES)
     for site, what in (("resid_pre", "30 x 15 streams"), ("z", "30 x 9 heads")):
         run = f"ours({site!r})" + SECONDS
         gap = f"\nprint((ours({site!r}) - theirs({site!r})).abs().max().item())"
         cases += [
             Case(f"{what}: largest difference from TransformerLens'", full + gap, "logits", 1),
-            Case(f"{what} by transformer_lens.patching, float32", full + f"theirs({site!r})" + SECONDS, runs=1),
+            Case(
+                f"{what} by transformer_lens.patching, float32", full + f"theirs({site!r})" + SECONDS, runs=1
+            ),
             Case(f"{what} by patching.sweep, float32, all names differ", full + run, runs=3),
             Case(f"{what} by patching.sweep, float32, only S2 differs", one + run, runs=3),
             Case(f"{what} by patching.sweep, bfloat16, all names differ", half + run, runs=3),

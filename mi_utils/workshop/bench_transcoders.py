@@ -1,4 +1,5 @@
-"""What ``make bench`` measures of transcoders and attribution graphs, on ``atlas`` and on the default model."""
+"""What ``make bench`` measures of transcoders and attribution graphs, on ``atlas`` and on the default
+model."""
 
 from mi_utils.workshop.bench_cases import Case
 
@@ -41,10 +42,12 @@ _DALLAS = 'atlas.encode(model, atlas.two_hop("Dallas", "capital").text)[0]'
 # An induction sentence and its beginning again: atlas reads 24 tokens at most, so that is the longest.
 _WORDS = 'atlas.encode(model, " ".join((2 * atlas.prompts("induction", "test", count=1)[0].text.split())[:{words}]))[0]'
 _TEXT = (
-    "Fact: the capital of the state containing Dallas is Austin, and the capital of the state that contains Oakland is "
+    "Fact: the capital of the state containing Dallas is Austin, and the capital of the state that contains "
+    "Oakland is "
     "Sacramento. The state that contains Chicago is Illinois, and its capital is the city of Springfield"
 )
-# The first 500 nodes of a real graph as one page in Chromium, from the start of loading to the frame after drawing.
+# The first 500 nodes of a real graph as one page in Chromium, from the start of loading to the frame after
+# drawing.
 _PAINT = """
 import pathlib, shutil, tempfile
 from playwright.sync_api import sync_playwright
@@ -84,7 +87,12 @@ def _graph(what: str, model: str, tokens: str, times: int) -> tuple[Case, ...]:
 
 def _cases() -> tuple[Case, ...]:
     cases = [
-        Case("training atlas's CLT, a step of 450 tokens", _TRAIN + "print(1_000 * taken / len(steps))", "ms", 3),
+        Case(
+            "training atlas's CLT, a step of 450 tokens",
+            _TRAIN + "print(1_000 * taken / len(steps))",
+            "ms",
+            3,
+        ),
         Case("training atlas's CLT", _TRAIN + "print(450 * len(steps) / taken)", "tokens/s", 3),
         Case("training atlas's CLT: peak memory", _TRAIN + _PEAK, "MiB", 1),
         *_graph("graph on atlas, Dallas prompt (9 tokens)", "atlas", _DALLAS, 21),
@@ -94,7 +102,9 @@ def _cases() -> tuple[Case, ...]:
     for length in (10, 20, 40):
         cases += _graph(f"graph on {_REAL}, {length} tokens", _REAL, _TOKENS.format(length=length), 1)
     graph = _GRAPH.format(model=_REAL, tokens=_TOKENS.format(length=10))
-    cases.append(Case("graph browser: first paint of at least 500 nodes, in Chromium", graph + _PAINT, "ms", 3))
+    cases.append(
+        Case("graph browser: first paint of at least 500 nodes, in Chromium", graph + _PAINT, "ms", 3)
+    )
     return tuple(cases)
 
 

@@ -12,7 +12,16 @@ import psutil
 from mi_utils import config
 from mi_utils.workshop import environment_file
 
-_SHOWN = ("torch", "transformer-lens", "sae-lens", "transformers", "tokenizers", "plotly", "jupyterlab", "nbval")
+_SHOWN = (
+    "torch",
+    "transformer-lens",
+    "sae-lens",
+    "transformers",
+    "tokenizers",
+    "plotly",
+    "jupyterlab",
+    "nbval",
+)
 _MEMORY_GIB = 4
 
 
@@ -28,7 +37,11 @@ def report(say: Callable[[str], None]) -> int:
     say(f"cache      {config.cache_dir()}")
     for spec in models.REGISTRY.values():
         say(f"model      {spec.name}: {models.state(spec)}")
-    flags = [f"{name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith(("MI_", "HF_HUB_OFFLINE"))]
+    flags = [
+        f"{name}={os.environ[name]}"
+        for name in sorted(os.environ)
+        if name.startswith(("MI_", "HF_HUB_OFFLINE"))
+    ]
     say(f"settings   {', '.join(flags) or 'defaults'}")
     found = list(problems())
     for problem in found:

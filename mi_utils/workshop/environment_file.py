@@ -21,7 +21,8 @@ dependencies:
 
 
 def text() -> str:
-    """What the file should hold: every direct dependency at the version that CI uses, then the package in place."""
+    """What the file should hold: every direct dependency at the version that CI uses, then the package in
+    place."""
     root = config.repository()
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + project["optional-dependencies"]["test"]

@@ -154,7 +154,8 @@ def pictures(figures: list[dict[str, Any]]) -> list[bytes]:
 
     They are drawn here, from the data that are stored, and not by the kernel's renderer
     ("plotly_mimetype+png"): that one takes no size from outside, starts a browser inside the measured
-    kernel for each figure, and has the page ask the network for MathJax. ``MI_CHROMIUM`` may name the browser.
+    kernel for each figure, and has the page ask the network for MathJax. ``MI_CHROMIUM`` may name the
+    browser.
 
     Raises:
         ValueError: kaleido or Chromium is missing, or a figure cannot be drawn.
@@ -163,7 +164,9 @@ def pictures(figures: list[dict[str, Any]]) -> list[bytes]:
         import kaleido
         import PIL  # noqa: F401
     except ImportError as error:
-        raise ValueError("a figure needs kaleido and Pillow to be stored: install the extra 'author'") from error
+        raise ValueError(
+            "a figure needs kaleido and Pillow to be stored: install the extra 'author'"
+        ) from error
 
     async def draw() -> list[bytes]:
         # Not kaleido's server for synchronous code: that one waits for ever where there is no browser.

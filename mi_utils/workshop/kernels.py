@@ -58,8 +58,8 @@ class Run:
 def environment(*, offline: bool = False) -> dict[str, str]:
     """The variables a kernel of ``run``, ``test`` or ``execute`` gets: ``os.environ``, and ours on top.
 
-    ``OMP_NUM_THREADS``, ``OMP_WAIT_POLICY`` and ``HF_HUB_OFFLINE`` stay as the user has set them. Where the last
-    is not set, the hub is left alone unless ``MI_MODEL`` asks for another model than the default.
+    ``OMP_NUM_THREADS``, ``OMP_WAIT_POLICY`` and ``HF_HUB_OFFLINE`` stay as the user has set them. Where the
+    last is not set, the hub is left alone unless ``MI_MODEL`` asks for another model than the default.
 
     Args:
         offline: also refuse the network: ``MI_NO_NETWORK``, ``HF_HUB_OFFLINE`` and, first on

@@ -43,7 +43,9 @@ for (const place of document.querySelectorAll(".figure")) {
 """
 
 
-def page(nb: NotebookNode, source: Path, *, out: Path, built: Collection[str] = (), error: str | None = None) -> str:
+def page(
+    nb: NotebookNode, source: Path, *, out: Path, built: Collection[str] = (), error: str | None = None
+) -> str:
     """The page of an executed notebook.
 
     Args:
@@ -265,10 +267,20 @@ def _address(url: str, source: Path, out: Path, built: Collection[str]) -> str |
 
 
 _LOADING = {
-    "audio": ("src",), "embed": ("src",), "iframe": ("src",), "image": ("href", "xlink:href"),
-    "img": ("src", "srcset"), "input": ("src",), "link": ("href",), "object": ("data",), "script": ("src",),
-    "source": ("src", "srcset"), "track": ("src",), "use": ("href", "xlink:href"), "video": ("src", "poster"),
-}  # fmt: skip
+    "audio": ("src",),
+    "embed": ("src",),
+    "iframe": ("src",),
+    "image": ("href", "xlink:href"),
+    "img": ("src", "srcset"),
+    "input": ("src",),
+    "link": ("href",),
+    "object": ("data",),
+    "script": ("src",),
+    "source": ("src", "srcset"),
+    "track": ("src",),
+    "use": ("href", "xlink:href"),
+    "video": ("src", "poster"),
+}
 _CSS_LOAD = re.compile(r"""url\(\s*["']?(?!data:|#)([^"')\s]+)|@import\s+["']?([^"';\s]+)""", re.IGNORECASE)
 _MODULE_LOAD = re.compile(r"""\bimport\b[^;'"]*["']([^"']+)["']""")
 

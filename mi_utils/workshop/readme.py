@@ -162,9 +162,13 @@ def update_figure(check: bool = False) -> bool:
     path = config.repository() / "docs" / name
     cells = sources.read(sources.folder() / f"{notebook}.ipynb").cells
     outputs = [cell.outputs for cell in cells if cell.id == cell_id]
-    stored = [output.data["image/png"] for output in sum(outputs, []) if "image/png" in output.get("data", {})]
+    stored = [
+        output.data["image/png"] for output in sum(outputs, []) if "image/png" in output.get("data", {})
+    ]
     if len(stored) != 1:
-        raise ValueError(f"cell {cell_id} of {notebook} should hold one picture, for docs/{name}; run `make execute`")
+        raise ValueError(
+            f"cell {cell_id} of {notebook} should hold one picture, for docs/{name}; run `make execute`"
+        )
     picture = base64.b64decode(stored[0])
     stale = not path.is_file() or path.read_bytes() != picture
     if stale and not check:

@@ -39,7 +39,8 @@ def run(
         0, or 1 if any notebook failed.
 
     Raises:
-        ValueError: ``selection`` names no notebook, there are none, or ``record`` under ``MI_MODEL`` or ``MI_BUDGET``.
+        ValueError: ``selection`` names no notebook, there are none, or ``record`` under ``MI_MODEL`` or
+            ``MI_BUDGET``.
     """
     if record and (changed := [name for name in ("MI_MODEL", "MI_BUDGET") if os.environ.get(name)]):
         raise ValueError(f"{changed[0]} is {os.environ[changed[0]]!r}; it should be unset to record")

@@ -36,7 +36,9 @@ def skeleton(figure: dict[str, Any]) -> str:
     reduced = {
         "traces": [_reduced(trace, _NAMES) for trace in figure.get("data", [])],
         "layout": _reduced(layout, None),
-        "controls": [_labels(c) for kind in sorted(_CONTROLS) for c in figure.get("layout", {}).get(kind, [])],
+        "controls": [
+            _labels(c) for kind in sorted(_CONTROLS) for c in figure.get("layout", {}).get(kind, [])
+        ],
         "frames": [_frame(frame) for frame in figure.get("frames") or []],
     }
     return json.dumps(reduced, indent=1, sort_keys=True, ensure_ascii=False)

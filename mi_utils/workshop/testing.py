@@ -1,4 +1,5 @@
-"""Everything CI checks: unit, parity, hygiene and exercise tests, then every notebook under nbval, offline."""
+"""Everything CI checks: unit, parity, hygiene and exercise tests, then every notebook under nbval,
+offline."""
 
 import subprocess
 import sys
@@ -8,8 +9,14 @@ from pathlib import Path
 from mi_utils import config, embedded, models
 from mi_utils.workshop import kernels, sources
 
-NBVAL = ("--nbval", "--nbval-current-env", "--nbval-cell-timeout=600",
-         "--nbval-kernel-startup-timeout=180", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg")  # fmt: skip
+NBVAL = (
+    "--nbval",
+    "--nbval-current-env",
+    "--nbval-cell-timeout=600",
+    "--nbval-kernel-startup-timeout=180",
+    "--nbval-sanitize-with",
+    "tests/nbval_sanitize.cfg",
+)
 
 
 def test(selection: str | None = None) -> int:

@@ -28,7 +28,8 @@ def _executable(own: str) -> str | None:
 # Per module: while playwright runs, this thread has a running event loop, which other tests may not expect.
 @pytest.fixture(scope="module")
 def chromium() -> Iterator:
-    """A playwright ``Browser``; the test is skipped where there is none, and fails if MI_REQUIRE_BROWSER=1."""
+    """A playwright ``Browser``; the test is skipped where there is none, and fails if
+    MI_REQUIRE_BROWSER=1."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:

@@ -1,4 +1,5 @@
-"""Cards and the exported file in a browser: legible, searchable, silent on the network, deaf to code in tokens."""
+"""Cards and the exported file in a browser: legible, searchable, silent on the network, deaf to code in
+tokens."""
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ pytestmark = pytest.mark.browser
 
 HOSTILE = "</script><img src=x onerror=\"window.taken=1;alert('taken')\">"
 CAT, HARMFUL, NEWLINE = 10, 11, 12
-# Latent 0 fires on " cat" and 1 on the hostile token; 2 on " wordN" before each " cat"; 3 on an eighth of the rest.
+# Latent 0 fires on " cat" and 1 on the hostile token; 2 on " wordN" before each " cat"; 3 on an eighth of the
+# rest.
 LATENTS = 4
 
 
@@ -29,7 +31,9 @@ def recorded():
 @pytest.fixture
 def text_of_tokens(monkeypatch):
     special = {0: "<|endoftext|>", CAT: " cat", HARMFUL: HOSTILE, NEWLINE: "\n\n"}
-    monkeypatch.setattr(prompts, "token_strings", lambda _, ids: [special.get(int(i), f" word{int(i)}") for i in ids])
+    monkeypatch.setattr(
+        prompts, "token_strings", lambda _, ids: [special.get(int(i), f" word{int(i)}") for i in ids]
+    )
 
 
 @pytest.fixture
@@ -49,7 +53,9 @@ def opened(chromium, llama_model, recorded, text_of_tokens, tmp_path):
 
 
 def cards(page):
-    return page.evaluate("[...document.querySelectorAll('article')].filter(one => one.offsetHeight).map(one => one.id)")
+    return page.evaluate(
+        "[...document.querySelectorAll('article')].filter(one => one.offsetHeight).map(one => one.id)"
+    )
 
 
 def listed(page):
@@ -74,7 +80,9 @@ def test_a_search_puts_first_what_fires_on_the_text(opened):
     assert found["#l2"] == "0 on, 14 near", "its token is the one before"
     assert "#l1" not in found and cards(opened) == ["l0"]
     assert opened.inner_text("#said").startswith("1 fire on it, ")
-    assert opened.locator("article#l0 code.hit").count() == 14 == opened.locator("article#l2 code.near").count()
+    assert (
+        opened.locator("article#l0 code.hit").count() == 14 == opened.locator("article#l2 code.near").count()
+    )
     opened.click("nav a[href='#l2']")
     assert cards(opened) == ["l2"]
     opened.fill("#search", "")
@@ -87,10 +95,16 @@ def test_a_search_may_span_tokens_and_white_space(opened):
     before = opened.evaluate("document.querySelector('article#l2 code u').textContent")
     opened.fill("#search", before.strip() + " cat")
     found = dict(listed(opened))
-    assert int(found["#l2"].split()[0]) >= 1 and int(found["#l0"].split()[0]) >= 1, "each fires on one of the two"
+    assert int(found["#l2"].split()[0]) >= 1 and int(found["#l0"].split()[0]) >= 1, (
+        "each fires on one of the two"
+    )
     opened.fill("#search", "  word")
-    lines = "[...document.querySelectorAll('code')].filter(line => line.textContent.includes('↵↵ word')).length"
-    assert opened.locator("code.near, code.hit").count() == opened.evaluate(lines) > 0, "a line break counts as a space"
+    lines = (
+        "[...document.querySelectorAll('code')].filter(line => line.textContent.includes('↵↵ word')).length"
+    )
+    assert opened.locator("code.near, code.hit").count() == opened.evaluate(lines) > 0, (
+        "a line break counts as a space"
+    )
 
 
 def test_what_is_not_there_is_said(opened):
@@ -116,8 +130,12 @@ def test_tokens_are_text_and_nothing_is_asked_of_the_network(opened):
 
 
 def test_the_policy_refuses_a_script_that_got_in_all_the_same(opened):
-    opened.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.taken = 1'}))")
-    opened.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.taken = 1\">')")
+    opened.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'window.taken = 1'}))"
+    )
+    opened.evaluate(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.taken = 1\">')"
+    )
     opened.wait_for_timeout(200)
     assert opened.evaluate("window.taken") is None and "Content Security Policy" in " ".join(opened.said)
 
@@ -150,5 +168,7 @@ def test_the_browsers_page_runs_nothing_of_what_it_shows(card):
 def test_contexts_are_not_cut_off(card):
     over = "[...document.querySelectorAll('code')].filter(line => line.scrollWidth > line.clientWidth + 1).length"
     assert card.evaluate(over) == 0 and card.locator("code").count() > 10
-    sizes = card.evaluate("[...document.querySelectorAll('code')].map(line => line.getBoundingClientRect().height)")
+    sizes = card.evaluate(
+        "[...document.querySelectorAll('code')].map(line => line.getBoundingClientRect().height)"
+    )
     assert all(size >= 15 for size in sizes)

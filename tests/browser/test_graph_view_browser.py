@@ -40,7 +40,9 @@ def open_page(chromium, tmp_path):
 
 @pytest.fixture
 def opened(open_page):
-    return open_page(graph_examples.by_hand(), details={FEATURE: {"top tokens": "Texas", "contexts": "in\nDallas"}})
+    return open_page(
+        graph_examples.by_hand(), details={FEATURE: {"top tokens": "Texas", "contexts": "in\nDallas"}}
+    )
 
 
 def node(page, node_id):
@@ -68,15 +70,18 @@ def rows(page, name):
 def visible(page):
     """Ids of the nodes that are drawn."""
     shown = page.evaluate(
-        "[...document.querySelectorAll('.mi-chart [data-i]')].filter(one => getComputedStyle(one).display !== 'none')"
+        "[...document.querySelectorAll('.mi-chart [data-i]')].filter(one => getComputedStyle(one).display "
+        "!== 'none')"
         ".map(one => Number(one.dataset.i))"
     )
     return {page.file.nodes[i].node_id for i in shown}
 
 
 def pins(page):
-    return {page.file.nodes[int(i)].node_id for i in page.locator(".mi-chart .mi-pinned").evaluate_all(
-        "all => all.map(one => one.dataset.i)")}  # fmt: skip
+    return {
+        page.file.nodes[int(i)].node_id
+        for i in page.locator(".mi-chart .mi-pinned").evaluate_all("all => all.map(one => one.dataset.i)")
+    }
 
 
 def names(page):
@@ -102,15 +107,23 @@ def saved(page, tmp_path):
 
 def test_every_node_is_drawn_at_its_layer_and_position(opened):
     assert visible(opened) == {one.node_id for one in opened.file.nodes}
-    boxes = {one.node_id: node(opened, one.node_id).locator(".mi-shape").bounding_box() for one in opened.file.nodes}
+    boxes = {
+        one.node_id: node(opened, one.node_id).locator(".mi-shape").bounding_box()
+        for one in opened.file.nodes
+    }
     assert boxes["E_1_1"]["y"] > boxes[FEATURE]["y"] > boxes[OTHER]["y"] > boxes["3_88_2"]["y"]
-    assert boxes["E_0_0"]["x"] < boxes[FEATURE]["x"] < boxes[OTHER]["x"] and boxes[OTHER]["y"] == boxes[CAPITAL]["y"]
+    assert (
+        boxes["E_0_0"]["x"] < boxes[FEATURE]["x"] < boxes[OTHER]["x"]
+        and boxes[OTHER]["y"] == boxes[CAPITAL]["y"]
+    )
     shapes = opened.locator(".mi-chart [data-i]").evaluate_all("all => all.map(one => one.classList[1])")
     kinds = ["mi-feature"] * 3 + ["mi-error"] + ["mi-token"] * 3 + ["mi-logit"] * 2
     assert shapes == kinds
     assert opened.locator(".mi-tokens text").all_text_contents() == [
-        "<s>position 0: <s>", "·Dallasposition 1: ·Dallas", "·isposition 2: ·is",
-    ]  # fmt: skip
+        "<s>position 0: <s>",
+        "·Dallasposition 1: ·Dallas",
+        "·isposition 2: ·is",
+    ]
     assert opened.inner_text(".mi-status").strip() == "9 of 9 nodes, 7 links."
 
 
@@ -141,7 +154,11 @@ def test_pointing_shows_a_node_for_as_long_as_it_lasts(opened):
     assert strong.evaluate_all("all => all.map(one => one.classList[0])") == ["mi-plus"] * 2
     opened.mouse.move(5, 5)
     assert opened.inner_text(".mi-panel h3") == "the state of Dallas"
-    assert sorted(strong.evaluate_all("all => all.map(one => one.classList[0])")) == ["mi-minus", "mi-plus", "mi-plus"]
+    assert sorted(strong.evaluate_all("all => all.map(one => one.classList[0])")) == [
+        "mi-minus",
+        "mi-plus",
+        "mi-plus",
+    ]
     near = opened.locator(".mi-chart .mi-near").evaluate_all("all => all.map(one => Number(one.dataset.i))")
     assert {opened.file.nodes[i].node_id for i in near} == {FEATURE, OTHER, CAPITAL, "E_1_1"}
 
@@ -216,10 +233,13 @@ def test_links_between_supernodes_are_summed(opened):
         focus(opened, one)
         opened.keyboard.press("p")
     sums = opened.locator(".mi-small svg").get_attribute("aria-label").split("; ")
-    assert sorted(sums) == sorted([
-        "from to to +0.375", 'to to Output " Austin" (p=0.750) +2.00',
-        'error of layer 0 to Output " Austin" (p=0.750) −0.750',
-    ])  # fmt: skip
+    assert sorted(sums) == sorted(
+        [
+            "from to to +0.375",
+            'to to Output " Austin" (p=0.750) +2.00',
+            'error of layer 0 to Output " Austin" (p=0.750) −0.750',
+        ]
+    )
     assert opened.locator(".mi-unit").count() == 4
 
 
@@ -229,7 +249,11 @@ def test_a_saved_state_is_a_graph_file_and_comes_back(opened, open_page, tmp_pat
     opened.keyboard.press("p")
     opened.keyboard.press("Enter")
     file = graph_io.read(saved(opened, tmp_path))
-    state = {"pinnedIds": [FEATURE, OTHER, CAPITAL], "supernodes": [["Texas", FEATURE, OTHER]], "clickedId": CAPITAL}
+    state = {
+        "pinnedIds": [FEATURE, OTHER, CAPITAL],
+        "supernodes": [["Texas", FEATURE, OTHER]],
+        "clickedId": CAPITAL,
+    }
     assert file.q_params == state and file.nodes == opened.file.nodes and file.links == opened.file.links
     for page in (open_page(file), open_page(graph_examples.by_hand())):
         page.set_input_files("input[type=file]", tmp_path / "saved.json")
@@ -251,7 +275,10 @@ def test_a_file_that_is_no_saved_graph_is_said_to_be_none(content, opened, tmp_p
 
 
 def test_of_a_foreign_state_only_what_is_there_is_taken(opened, tmp_path):
-    params = {"pinnedIds": ["x", FEATURE, 3, FEATURE], "supernodes": [["a", "x"], ["b", OTHER, "y"], [5], "c"]}
+    params = {
+        "pinnedIds": ["x", FEATURE, 3, FEATURE],
+        "supernodes": [["a", "x"], ["b", OTHER, "y"], [5], "c"],
+    }
     (tmp_path / "other.json").write_text(json.dumps({"qParams": {**params, "clickedId": "x"}}))
     opened.set_input_files("input[type=file]", tmp_path / "other.json")
     opened.locator(".mi-status", has_text="Loaded").wait_for()
@@ -275,14 +302,18 @@ def test_the_slider_leaves_the_most_influential_and_what_is_pinned(opened):
     focus(opened, ERROR)
     opened.keyboard.press("p")
     assert visible(opened) == tokens_and_logits
-    assert opened.evaluate("document.querySelectorAll('.mi-chart [tabindex=\"0\"]:not(.mi-hidden)').length") == 1
+    assert (
+        opened.evaluate("document.querySelectorAll('.mi-chart [tabindex=\"0\"]:not(.mi-hidden)').length") == 1
+    )
     opened.fill(".mi-slider", "1")
     assert len(visible(opened)) == 9
 
 
 def test_a_search_marks_labels_tokens_and_ids(opened):
     def found():
-        numbers = opened.locator(".mi-chart .mi-found").evaluate_all("all => all.map(one => Number(one.dataset.i))")
+        numbers = opened.locator(".mi-chart .mi-found").evaluate_all(
+            "all => all.map(one => Number(one.dataset.i))"
+        )
         return {opened.file.nodes[i].node_id for i in numbers}
 
     opened.fill(".mi-search", "CAPITAL")
@@ -300,7 +331,9 @@ def test_a_search_marks_labels_tokens_and_ids(opened):
 
 
 def test_text_of_a_graph_is_text_and_nothing_is_asked_of_the_network(open_page, tmp_path):
-    file = graph_examples.by_hand(HOSTILE, HOSTILE, supernodes=[[HOSTILE, FEATURE, OTHER]], pinnedIds=[FEATURE, OTHER])
+    file = graph_examples.by_hand(
+        HOSTILE, HOSTILE, supernodes=[[HOSTILE, FEATURE, OTHER]], pinnedIds=[FEATURE, OTHER]
+    )
     page = open_page(file, details={FEATURE: {HOSTILE: HOSTILE}, OTHER: HOSTILE}, title=HOSTILE)
     for one in (FEATURE, OTHER, "E_1_1", "3_41_2"):
         point(page, one)
@@ -325,8 +358,12 @@ def test_text_of_a_graph_is_text_and_nothing_is_asked_of_the_network(open_page, 
 
 
 def test_the_policy_refuses_a_script_that_got_in_all_the_same(opened):
-    opened.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.taken = 1'}))")
-    opened.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.taken = 1\">')")
+    opened.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'window.taken = 1'}))"
+    )
+    opened.evaluate(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.taken = 1\">')"
+    )
     opened.wait_for_timeout(200)
     assert opened.evaluate("window.taken") is None and "Content Security Policy" in " ".join(opened.said)
 
@@ -335,7 +372,8 @@ def test_five_hundred_nodes_are_drawn_apart_and_can_be_reached(open_page):
     page = open_page(graph_examples.large(500, n_tokens=12, n_layers=30, n_links=6000))
     assert len(visible(page)) == 500 and "the 1000 largest of 6000 links" in page.inner_text(".mi-status")
     boxes = page.locator(".mi-chart .mi-shape").evaluate_all(
-        "all => all.map(one => one.getBoundingClientRect()).map(box => [box.x + box.width / 2, box.y + box.height / 2])"
+        "all => all.map(one => one.getBoundingClientRect()).map(box => [box.x + box.width / 2, box.y + "
+        "box.height / 2])"
     )
     least = min(max(abs(a[0] - b[0]), abs(a[1] - b[1])) for i, a in enumerate(boxes) for b in boxes[:i])
     assert least > 12, "no node covers another"
@@ -372,7 +410,11 @@ def test_text_is_readable_in_both_colour_schemes(scheme, opened):
     opened.keyboard.press("Enter")
     ground = rgb(opened, ".mi-graph", "backgroundColor")
     assert (max(ground) < 60) == (scheme == "dark")
-    for selector, name in ((".mi-graph", "color"), (".mi-hint, .mi-status", "color"), (".mi-layers text", "fill")):
+    for selector, name in (
+        (".mi-graph", "color"),
+        (".mi-hint, .mi-status", "color"),
+        (".mi-layers text", "fill"),
+    ):
         assert contrast(rgb(opened, selector, name), ground) > 4.5, selector
     for selector in (".mi-links .mi-plus", ".mi-links .mi-minus", ".mi-shape"):
         assert contrast(rgb(opened, selector, "stroke"), ground) > 3, selector
@@ -396,7 +438,8 @@ def test_the_page_is_no_wider_than_the_window(opened):
         assert opened.evaluate("document.documentElement.scrollWidth") <= width
 
 
-# A stand-in for the notebook's side of a widget: what the module saves goes to Python, what Python sets comes back.
+# A stand-in for the notebook's side of a widget: what the module saves goes to Python, what Python sets comes
+# back.
 WIDGET = """
 async ([code, values]) => {
   const module = await import("data:text/javascript;base64," + code), heard = new EventTarget(), changed = {};
@@ -417,7 +460,9 @@ def test_the_widget_and_its_traits_agree(chromium):
     browser.supernodes = [["Texas", FEATURE]]
     page = chromium.new_page(viewport={"width": 1000, "height": 800})
     page.file = graph_examples.by_hand()
-    page.expose_function("kernel", lambda changed: [setattr(browser, name, value) for name, value in changed.items()])
+    page.expose_function(
+        "kernel", lambda changed: [setattr(browser, name, value) for name, value in changed.items()]
+    )
     page.set_content("<body></body>")
     names_of = ("graph", "places", "details", "pinned", "supernodes", "threshold", "clicked")
     code = base64.b64encode(str(browser._esm).encode()).decode()

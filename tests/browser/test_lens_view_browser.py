@@ -11,8 +11,12 @@ HOSTILE = '<img src=x onerror="window.taken=1">'
 
 @pytest.fixture
 def opened(show, llama_model, monkeypatch):
-    monkeypatch.setattr(prompts, "token_strings", lambda _, tokens: [HOSTILE, *["·Paris"] * (len(tokens) - 1)])
-    shown = lens_view.LensBrowser(llama_model, {"logit": lens.logit_lens(llama_model)}, "The capital of France is")
+    monkeypatch.setattr(
+        prompts, "token_strings", lambda _, tokens: [HOSTILE, *["·Paris"] * (len(tokens) - 1)]
+    )
+    shown = lens_view.LensBrowser(
+        llama_model, {"logit": lens.logit_lens(llama_model)}, "The capital of France is"
+    )
     return show(shown.page.value)
 
 
@@ -24,9 +28,12 @@ def test_cells_are_all_there_and_nothing_of_them_runs(opened, llama_model):
 
 
 def test_rows_are_of_equal_height_and_no_label_is_cut_off(opened):
-    heights = opened.evaluate("[...document.querySelectorAll('tr')].map(row => row.getBoundingClientRect().height)")
+    heights = opened.evaluate(
+        "[...document.querySelectorAll('tr')].map(row => row.getBoundingClientRect().height)"
+    )
     assert all(height == pytest.approx(22, abs=1.5) for height in heights)
     over = opened.evaluate(
-        "[...document.querySelectorAll('td, th')].filter(cell => cell.scrollWidth > cell.clientWidth + 1).length"
+        "[...document.querySelectorAll('td, th')].filter(cell => cell.scrollWidth > cell.clientWidth + "
+        "1).length"
     )
     assert over == 0

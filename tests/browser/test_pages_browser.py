@@ -48,7 +48,9 @@ def opened(request, chromium, notebook, tmp_path):
 
 def test_a_page_asks_only_for_its_own_file_and_says_nothing_on_the_console(opened):
     opened.wait_for_timeout(300)
-    assert [address for address in opened.requested if not address.startswith(("data:", "blob:"))] == [opened.url]
+    assert [address for address in opened.requested if not address.startswith(("data:", "blob:"))] == [
+        opened.url
+    ]
     assert opened.said == []
 
 

@@ -1,4 +1,5 @@
-"""The map of a patching browser in a browser: every cell there, nothing cut off, and no token is taken for code."""
+"""The map of a patching browser in a browser: every cell there, nothing cut off, and no token is taken for
+code."""
 
 import pytest
 
@@ -12,7 +13,9 @@ CLEAN, CORRUPTED = "When Mary and John went to", "When John and John went to"
 
 @pytest.fixture
 def opened(show, llama_model, monkeypatch):
-    monkeypatch.setattr(prompts, "token_strings", lambda _, tokens: [HOSTILE, *["·Paris"] * (len(tokens) - 1)])
+    monkeypatch.setattr(
+        prompts, "token_strings", lambda _, tokens: [HOSTILE, *["·Paris"] * (len(tokens) - 1)]
+    )
     shown = patching_view.PatchingBrowser(llama_model, CLEAN, CORRUPTED, " Mary", " John")
     return show(shown.page.value)
 
@@ -25,10 +28,13 @@ def test_cells_are_all_there_and_nothing_of_them_runs(opened, llama_model):
 
 
 def test_rows_are_of_equal_height_and_no_label_is_cut_off(opened):
-    heights = opened.evaluate("[...document.querySelectorAll('tr')].map(row => row.getBoundingClientRect().height)")
+    heights = opened.evaluate(
+        "[...document.querySelectorAll('tr')].map(row => row.getBoundingClientRect().height)"
+    )
     assert len(heights) > 6 and all(height == pytest.approx(18, abs=1.5) for height in heights)
     over = opened.evaluate(
-        "[...document.querySelectorAll('td, th')].filter(cell => cell.scrollWidth > cell.clientWidth + 1).length"
+        "[...document.querySelectorAll('td, th')].filter(cell => cell.scrollWidth > cell.clientWidth + "
+        "1).length"
     )
     assert over == 0
 

@@ -97,7 +97,9 @@ def _texts(nb: NotebookNode) -> Iterator[tuple[int, str, str]]:
 def executed_in_order(nb: NotebookNode) -> list[str]:
     """nbval compares nothing in a cell without a count: all cells are executed, 1..n from a fresh kernel."""
     counts = [cell.execution_count for _, cell in sources.code_cells(nb)]
-    complaints = [] if counts == list(range(1, len(counts) + 1)) else [f"execution counts are {counts}, not 1..n"]
+    complaints = (
+        [] if counts == list(range(1, len(counts) + 1)) else [f"execution counts are {counts}, not 1..n"]
+    )
     for i, cell, output in _outputs(nb):
         if output.output_type == "execute_result" and output.execution_count != cell.execution_count:
             complaints.append(f"cell {i}: an output of another run ({output.execution_count})")
@@ -113,7 +115,9 @@ def nothing_went_wrong(nb: NotebookNode) -> list[str]:
 
 def metadata_is_bare(nb: NotebookNode) -> list[str]:
     """Neither widget state (megabytes) nor timings (a difference at every run), known tags, unique ids."""
-    complaints = [f"notebook metadata: {k}" for k in ("widgets", "papermill", "execution") if k in nb.metadata]
+    complaints = [
+        f"notebook metadata: {k}" for k in ("widgets", "papermill", "execution") if k in nb.metadata
+    ]
     for i, cell in enumerate(nb.cells):
         complaints += [f"cell {i}: metadata {k}" for k in ("execution", "papermill") if k in cell.metadata]
         complaints += [f"cell {i}: unknown tag {tag!r}" for tag in sorted(sources.tags(cell) - TAGS)]
@@ -143,7 +147,9 @@ def plain_python(nb: NotebookNode) -> list[str]:
     for i, cell, tree in _code(nb):
         magic = [line for line in cell.source.splitlines() if _MAGIC.match(line)]
         if not tree.body:
-            complaints.append(f"cell {i}: {'magic ' + repr(magic[0]) if magic else 'not Python, or only comments'}")
+            complaints.append(
+                f"cell {i}: {'magic ' + repr(magic[0]) if magic else 'not Python, or only comments'}"
+            )
         if any(isinstance(n, ast.ImportFrom) and n.names[0].name == "*" for n in ast.walk(tree)):
             complaints.append(f"cell {i}: star import")
         if url := _URL.search(cell.source):
@@ -174,11 +180,15 @@ def compared_cells_can_pass(nb: NotebookNode) -> list[str]:
             continue
         if _ends_with_semicolon(cell.source):
             complaints.append(f"cell {i}: trailing ';' (nbval shows the output all the same)")
-        complaints += [f"cell {i}: {name} in a compared cell" for name in sorted(_names(tree) & (_CAPTURES | _REDRAWS))]
+        complaints += [
+            f"cell {i}: {name} in a compared cell" for name in sorted(_names(tree) & (_CAPTURES | _REDRAWS))
+        ]
         if any(_updates_display(node) for node in ast.walk(tree)):
             complaints.append(f"cell {i}: display to be updated, in a compared cell")
         told = [text for output in cell.outputs for text in _strings(output)]
-        complaints += [f"cell {i}: memory address {m[0]} in its output" for t in told if (m := _ADDRESS.search(t))]
+        complaints += [
+            f"cell {i}: memory address {m[0]} in its output" for t in told if (m := _ADDRESS.search(t))
+        ]
         complaints += [f"cell {i}: a FigureWidget in its output" for t in told if "FigureWidget(" in t]
     return complaints
 
@@ -225,13 +235,17 @@ def _closing_complaints(nb: NotebookNode) -> list[str]:
     closing = [heading for heading in headings if heading in CLOSING]
     if closing != list(CLOSING):
         return [f"closing headings are {closing}; they should be {list(CLOSING)}"]
-    return [] if headings[-len(CLOSING) :] == closing else ["a section stands between or after the closing ones"]
+    return (
+        [] if headings[-len(CLOSING) :] == closing else ["a section stands between or after the closing ones"]
+    )
 
 
 def one_import_cell_and_one_parameters_cell(nb: NotebookNode) -> list[str]:
     complaints = []
     importing = [
-        i for i, _, tree in _code(nb) if any(isinstance(n, ast.Import | ast.ImportFrom) for n in ast.walk(tree))
+        i
+        for i, _, tree in _code(nb)
+        if any(isinstance(n, ast.Import | ast.ImportFrom) for n in ast.walk(tree))
     ]
     code = [i for i, _ in sources.code_cells(nb)]
     if importing != code[:1]:
@@ -246,7 +260,9 @@ def cells_are_short(nb: NotebookNode) -> list[str]:
     lengths = {i: len(cell.source.strip().splitlines()) for i, cell in sources.code_cells(nb)}
     complaints = [f"cell {i}: {n} lines, over {MAX_LINES}" for i, n in lengths.items() if n > MAX_LINES]
     if lengths and median(lengths.values()) > MAX_MEDIAN_LINES:
-        complaints.append(f"code cells have a median of {median(lengths.values())} lines, over {MAX_MEDIAN_LINES}")
+        complaints.append(
+            f"code cells have a median of {median(lengths.values())} lines, over {MAX_MEDIAN_LINES}"
+        )
     return complaints
 
 
@@ -256,7 +272,9 @@ def prose_between(nb: NotebookNode) -> list[str]:
     for i, cell in enumerate(nb.cells):
         if cell.cell_type != "code":
             run = 0
-        elif not ("check" in sources.tags(cell) and before is not None and "solution" in sources.tags(before)):
+        elif not (
+            "check" in sources.tags(cell) and before is not None and "solution" in sources.tags(before)
+        ):
             run += 1
             if run == MAX_CODE_RUN + 1:
                 complaints.append(f"cell {i}: the {run}th code cell in a row; say something before it")
@@ -294,11 +312,19 @@ def exercises_are_right(nb: NotebookNode, name: str, registry: Mapping[str, Any]
     except ValueError as error:
         return [str(error)]
     least, most = (5, 5) if name[:2] in FIVE_EXERCISES else (6, 10)
-    complaints = [] if least <= len(found) <= most else [f"{len(found)} exercises; {least} to {most} were agreed"]
+    complaints = (
+        [] if least <= len(found) <= most else [f"{len(found)} exercises; {least} to {most} were agreed"]
+    )
     ids = {item.id for item in found}
-    complaints += [f"{i!r} is checked here and not registered in grading" for i in sorted(ids - registry.keys())]
-    complaints += [f"{i!r} is registered in grading and not checked here" for i in sorted(registry.keys() - ids)]
-    complaints += [f"{i!r} belongs to another notebook" for i in sorted(ids) if not i.startswith(f"{name[:2]}.")]
+    complaints += [
+        f"{i!r} is checked here and not registered in grading" for i in sorted(ids - registry.keys())
+    ]
+    complaints += [
+        f"{i!r} is registered in grading and not checked here" for i in sorted(registry.keys() - ids)
+    ]
+    complaints += [
+        f"{i!r} belongs to another notebook" for i in sorted(ids) if not i.startswith(f"{name[:2]}.")
+    ]
     for item in found:
         if item.id in registry:
             complaints += _effort_complaints(nb.cells[item.markdown].source, item.id, registry[item.id])

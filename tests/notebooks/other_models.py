@@ -23,7 +23,8 @@ def pythia() -> torch.nn.Module:
 def save(model: torch.nn.Module, folder: Path) -> Path:
     """A Hugging Face folder with the default model's tokenizer, the weights drawn anew.
 
-    They are larger than usual, and the norms are not the identity: else half of the architecture would go untested.
+    They are larger than usual, and the norms are not the identity: else half of the architecture would go
+    untested.
     """
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():

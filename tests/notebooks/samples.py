@@ -24,7 +24,9 @@ def code(cell_id: str, source: str, *tags: str, outputs: tuple[NotebookNode, ...
 
 def exercise(n: int, solution: str = SOLUTION) -> list[NotebookNode]:
     return [
-        markdown(f"task-{n}", f"### Exercise {n}\n*{10 * n} minutes, difficulty {n}.* Double it.", "exercise"),
+        markdown(
+            f"task-{n}", f"### Exercise {n}\n*{10 * n} minutes, difficulty {n}.* Double it.", "exercise"
+        ),
         code(f"solve-{n}", solution, "solution"),
         code(f"check-{n}", f'grading.check("00.double_{n}", double)', "check"),
     ]

@@ -77,7 +77,9 @@ def test_stored_text_is_stable_and_atomic(folder: Path) -> None:
     assert [p.name for p in folder.iterdir()] == ["00_open.ipynb"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", '{"cells": 1, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "{}", '{"cells": 1, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}']
+)
 def test_what_is_no_notebook_is_refused_by_name(folder: Path, text: str) -> None:
     (folder / "00_open.ipynb").write_text(text)
     with pytest.raises(ValueError, match="00_open.ipynb"):
@@ -140,7 +142,14 @@ def f(x):
 
 
 def test_no_marker_no_change() -> None:
-    for source in ("x = 1  # solution", "# the end", "s = 'x'\n# ending", "# solutions differ", "# stubborn", ""):
+    for source in (
+        "x = 1  # solution",
+        "# the end",
+        "s = 'x'\n# ending",
+        "# solutions differ",
+        "# stubborn",
+        "",
+    ):
         assert sources.blocks(source) == []
         assert sources.stubbed(source) == sources.solved(source) == source
 
@@ -197,7 +206,10 @@ def changed(place: int, source: str | None = None, *tags: str) -> NotebookNode:
 
 BROKEN = {
     "no specification": (lambda: without(6), r"cell 6: 'solution' outside a triple"),
-    "no solution": (lambda: without(7), r"cell 7: the exercise of cell 6 needs a code cell tagged 'solution'"),
+    "no solution": (
+        lambda: without(7),
+        r"cell 7: the exercise of cell 6 needs a code cell tagged 'solution'",
+    ),
     "no check": (lambda: without(8), r"cell 8: the exercise of cell 6 needs a code cell tagged 'check'"),
     "no tag": (lambda: changed(7, None, ""), r"cell 7: the exercise of cell 6 needs"),
     "marks untagged": (lambda: changed(4, samples.SOLUTION), r"cell 4: marks a solution but is not tagged"),
@@ -209,7 +221,10 @@ BROKEN = {
     "no literal id": (lambda: changed(8, "grading.check(name, double)"), r"cell 8: .* the exercise's id"),
     "no id": (lambda: changed(8, "grading.check()"), r"cell 8: should call grading.check once"),
     "not Python": (lambda: changed(8, "grading.check("), r"cell 8: not plain Python"),
-    "checked before": (lambda: changed(11, "grading.check('00.double_1', 1)"), r"cell 11: '00.double_1' is already"),
+    "checked before": (
+        lambda: changed(11, "grading.check('00.double_1', 1)"),
+        r"cell 11: '00.double_1' is already",
+    ),
 }
 
 

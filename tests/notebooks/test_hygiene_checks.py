@@ -1,4 +1,5 @@
-"""The checks of hygiene.py themselves: each complains of what it is for, and of nothing in a good notebook."""
+"""The checks of hygiene.py themselves: each complains of what it is for, and of nothing in a good
+notebook."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -92,17 +93,41 @@ LONG = "\n".join(["x = 1"] * 26)
 HOME = "/" + "home"  # in two parts, so that no search of this repository for machine paths finds it
 
 BAD: dict[str, tuple[str, Callable[[], NotebookNode], str]] = {
-    "not executed": ("executed_in_order", edited(lambda nb: of(nb, "print").update(execution_count=None)), "not 1"),
-    "executed again": ("executed_in_order", edited(lambda nb: of(nb, "claims").update(execution_count=99)), "not 1"),
-    "output of another run": ("executed_in_order", edited(
-        lambda nb: of(nb, "print").outputs.append(new_output("execute_result", {}, execution_count=1))), "another run"),
+    "not executed": (
+        "executed_in_order",
+        edited(lambda nb: of(nb, "print").update(execution_count=None)),
+        "not 1",
+    ),
+    "executed again": (
+        "executed_in_order",
+        edited(lambda nb: of(nb, "claims").update(execution_count=99)),
+        "not 1",
+    ),
+    "output of another run": (
+        "executed_in_order",
+        edited(
+            lambda nb: of(nb, "print").outputs.append(new_output("execute_result", {}, execution_count=1))
+        ),
+        "another run",
+    ),
     "blank cell": ("executed_in_order", lambda: code("  \n"), "blank"),
-    "error": ("nothing_went_wrong", lambda: code(
-        "1 / 0", new_output("error", ename="Bad", evalue="", traceback=[])), "Bad"),
+    "error": (
+        "nothing_went_wrong",
+        lambda: code("1 / 0", new_output("error", ename="Bad", evalue="", traceback=[])),
+        "Bad",
+    ),
     "stderr": ("nothing_went_wrong", lambda: code("warn()", stream("warning", "stderr")), "stderr"),
-    "stderr, ignored": ("nothing_went_wrong", lambda: ignored("warn()", stream("warning", "stderr")), "stderr"),
+    "stderr, ignored": (
+        "nothing_went_wrong",
+        lambda: ignored("warn()", stream("warning", "stderr")),
+        "stderr",
+    ),
     "widget state": ("metadata_is_bare", edited(lambda nb: nb.metadata.update(widgets={})), "widgets"),
-    "timing": ("metadata_is_bare", edited(lambda nb: of(nb, "print").metadata.update(execution={})), "execution"),
+    "timing": (
+        "metadata_is_bare",
+        edited(lambda nb: of(nb, "print").metadata.update(execution={})),
+        "execution",
+    ),
     "skipped": ("metadata_is_bare", lambda: code("x", tags=("nbval-skip",)), "nbval-skip"),
     "misspelt tag": ("metadata_is_bare", lambda: code("x", tags=("nbval-ignore-ouput",)), "unknown tag"),
     "repeated id": ("metadata_is_bare", edited(lambda nb: of(nb, "print").update(id="title")), "ids"),
@@ -110,10 +135,22 @@ BAD: dict[str, tuple[str, Callable[[], NotebookNode], str]] = {
     "path in prose": ("no_machine_paths", lambda: prose(f"See {HOME}/me/x."), "source"),
     "path in text": ("no_machine_paths", lambda: code("x", stream("/home/me/x.py:3: holds")), "output"),
     "path in a result": ("no_machine_paths", lambda: code("x", result("Path('/Users/me/.cache')")), "output"),
-    "path in a figure": ("no_machine_paths", lambda: code("x", new_output("display_data", {
-        PLOTLY: {"layout": {"title": {"text": "/Users/me"}}}, "image/png": ""})), "output"),
+    "path in a figure": (
+        "no_machine_paths",
+        lambda: code(
+            "x",
+            new_output(
+                "display_data", {PLOTLY: {"layout": {"title": {"text": "/Users/me"}}}, "image/png": ""}
+            ),
+        ),
+        "output",
+    ),
     "Windows path": ("no_machine_paths", lambda: code(r"open('C:\\Users\\me')"), "source"),
-    "no picture": ("figures_have_pictures", lambda: code("fig", new_output("display_data", {PLOTLY: {}})), "PNG"),
+    "no picture": (
+        "figures_have_pictures",
+        lambda: code("fig", new_output("display_data", {PLOTLY: {}})),
+        "PNG",
+    ),
     "shell": ("plain_python", lambda: code("!ls"), "magic"),
     "pip": ("plain_python", lambda: code("%pip install x"), "magic"),
     "bash": ("plain_python", lambda: code("%%bash\nls"), "magic"),
@@ -126,7 +163,11 @@ BAD: dict[str, tuple[str, Callable[[], NotebookNode], str]] = {
     "sys.path": ("plain_python", lambda: code("sys.path.insert(0, 'x')"), "changes the world"),
     "chdir": ("plain_python", lambda: code("os.chdir('x')"), "changes the world"),
     "nbval comment": ("no_nbval_marks", lambda: code("# NBVAL_IGNORE_OUTPUT\nx"), "NBVAL_IGNORE_OUTPUT"),
-    "nbval comment, old": ("no_nbval_marks", lambda: code("x\n  ## PYTEST_VALIDATE_IGNORE_OUTPUT"), "PYTEST_VALIDATE"),
+    "nbval comment, old": (
+        "no_nbval_marks",
+        lambda: code("x\n  ## PYTEST_VALIDATE_IGNORE_OUTPUT"),
+        "PYTEST_VALIDATE",
+    ),
     "many ignored": ("few_ignored_cells", lambda: many(7, "x", "nbval-ignore-output"), "over a third"),
     "semicolon": (COMPARED, lambda: code("x = 1\nfig.show();  # quiet\n"), "trailing ';'"),
     "clear_output": (COMPARED, lambda: code("clear_output(wait=True)"), "clear_output"),
@@ -150,20 +191,22 @@ BAD: dict[str, tuple[str, Callable[[], NotebookNode], str]] = {
     "closing twice": (OPENS, lambda: prose("## References"), "closing"),
     "closing disordered": (OPENS, moved("paper", 99), "closing"),
     "a section after": (OPENS, sourced("end", "## Next", "## Next\n## More"), "between or after"),
-    "only in a fence": (OPENS, sourced("paper", "## Paper and here", "```\n## Paper and here\n```"),
-                        "closing"),
+    "only in a fence": (
+        OPENS,
+        sourced("paper", "## Paper and here", "```\n## Paper and here\n```"),
+        "closing",
+    ),
     "late import": (CELLS, lambda: code("import math"), "imports stand in cells"),
     "import inside": (CELLS, lambda: code("def f():\n    import os"), "imports stand"),
     "no import": (CELLS, sourced("imports", "from mi_utils import grading", "x"), "imp"),
     "two parameters": (CELLS, lambda: code("x", tags=("parameters",)), "parameters"),
-    "no parameters": (CELLS, edited(
-        lambda nb: of(nb, "parameters").metadata.update(tags=[])), "parameters"),
+    "no parameters": (CELLS, edited(lambda nb: of(nb, "parameters").metadata.update(tags=[])), "parameters"),
     "late parameters": (CELLS, moved("parameters", 6), "parameters"),
     "long cell": ("cells_are_short", lambda: code(LONG), "26 lines"),
     "long cells": ("cells_are_short", lambda: many(20, "\n".join(["x"] * 7)), "median"),
     "code, code, code, code": ("prose_between", lambda: run_of_code(4), "in a row"),
     "a check that follows no solution": ("prose_between", lambda: run_of_code(4, ("check",)), "in a row"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("check", "make", "said"), BAD.values(), ids=BAD)
@@ -173,25 +216,51 @@ def test_a_bad_notebook_gets_the_complaint(check: str, make: Callable[[], Notebo
 
 
 GOOD: dict[str, tuple[str, Callable[[], NotebookNode]]] = {
-    "a result with its count": ("executed_in_order", lambda: samples.notebook(
-        samples.code("r", "1", outputs=(new_output("execute_result", {"text/plain": "1"}),)))),
-    "paths of the web": ("no_machine_paths", lambda: prose("[a](https://example.org/home/x) ./tmp/x and/or ~/work")),
-    "an HTML end": ("no_machine_paths", lambda: code("x", new_output("display_data", {"text/html": "<x></root>"}))),
-    "bytes": ("no_machine_paths", lambda: code("x", new_output("display_data", {
-        PLOTLY: {"data": [{"x": {"bdata": "a+/home/x"}}]}, "image/png": "a+/home/x"}))),
+    "a result with its count": (
+        "executed_in_order",
+        lambda: samples.notebook(
+            samples.code("r", "1", outputs=(new_output("execute_result", {"text/plain": "1"}),))
+        ),
+    ),
+    "paths of the web": (
+        "no_machine_paths",
+        lambda: prose("[a](https://example.org/home/x) ./tmp/x and/or ~/work"),
+    ),
+    "an HTML end": (
+        "no_machine_paths",
+        lambda: code("x", new_output("display_data", {"text/html": "<x></root>"})),
+    ),
+    "bytes": (
+        "no_machine_paths",
+        lambda: code(
+            "x",
+            new_output(
+                "display_data", {PLOTLY: {"data": [{"x": {"bdata": "a+/home/x"}}]}, "image/png": "a+/home/x"}
+            ),
+        ),
+    ),
     "URL in prose": ("plain_python", lambda: prose("https://example.org")),
     "modulo": ("plain_python", lambda: code("x = (7\n     % 3)")),
     "a third ignored": ("few_ignored_cells", lambda: many(2, "x", "nbval-ignore-output")),
     "semicolon in a string": (COMPARED, lambda: code("print('a;')  # b;")),
-    "an output that is ignored": (COMPARED, lambda: ignored(
-        "go.FigureWidget(fig);", result("<object at 0x7f01a2b3c4d5>"))),
+    "an output that is ignored": (
+        COMPARED,
+        lambda: ignored("go.FigureWidget(fig);", result("<object at 0x7f01a2b3c4d5>")),
+    ),
     "a short hexadecimal": (COMPARED, lambda: code("hex(255)", result("'0xff'"))),
     "display": (COMPARED, lambda: code("display(table)")),
     "three in a row": ("prose_between", lambda: run_of_code(3)),
     "twenty-five lines": ("cells_are_short", lambda: code(LONG.removesuffix("\nx = 1") + "\n\n")),
-    "solution and check count as one": ("prose_between", lambda: samples.notebook(
-        samples.markdown("stop", "Now"), *samples.exercise(9)[1:], samples.code("a", "x"), samples.code("b", "x"))),
-}  # fmt: skip
+    "solution and check count as one": (
+        "prose_between",
+        lambda: samples.notebook(
+            samples.markdown("stop", "Now"),
+            *samples.exercise(9)[1:],
+            samples.code("a", "x"),
+            samples.code("b", "x"),
+        ),
+    ),
+}
 
 
 @pytest.mark.parametrize(("check", "make"), GOOD.values(), ids=GOOD)
@@ -260,7 +329,9 @@ def test_number_of_exercises() -> None:
 def test_a_broken_triple_is_told() -> None:
     nb = samples.notebook()
     nb.cells.remove(of(nb, "check-2"))
-    assert complaints(nb) == ["00_open, cell 11: the exercise of cell 9 needs a code cell tagged 'check' here"]
+    assert complaints(nb) == [
+        "00_open, cell 11: the exercise of cell 9 needs a code cell tagged 'check' here"
+    ]
 
 
 def test_links(tmp_path: Path) -> None:

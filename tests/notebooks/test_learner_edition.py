@@ -1,7 +1,8 @@
 """With nothing solved each learner edition runs to its end, and every check says *not yet*.
 
-Notebook 00 runs on the default model, as the sources do under nbval. The others run on a small GPT-2, which also shows
-that ``MI_MODEL`` may name another model; ``test_other_models`` does the same with a third architecture.
+Notebook 00 runs on the default model, as the sources do under nbval. The others run on a small GPT-2, which
+also shows that ``MI_MODEL`` may name another model; ``test_other_models`` does the same with a third
+architecture.
 """
 
 import os

@@ -14,7 +14,11 @@ MARKDOWN = "\n\n".join(cell.source for cell in NOTEBOOK.cells if cell.cell_type 
 def table_below(heading: str) -> list[list[str]]:
     """Rows of the first table below a heading."""
     lines = MARKDOWN.split(f"## {heading}\n", 1)[1].splitlines()
-    rows = [line for line in lines[: next(i for i, line in enumerate(lines) if line.startswith("## "))] if "|" in line]
+    rows = [
+        line
+        for line in lines[: next(i for i, line in enumerate(lines) if line.startswith("## "))]
+        if "|" in line
+    ]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
 
 
@@ -22,11 +26,20 @@ def test_glossary_has_english_and_korean():
     rows = table_below("Words")
     assert len(rows) >= 30
     terms = [row[0] for row in rows]
-    assert terms == sorted(terms, key=lambda term: term.split(",")[0].casefold()) and len(set(terms)) == len(terms)
+    assert terms == sorted(terms, key=lambda term: term.split(",")[0].casefold()) and len(set(terms)) == len(
+        terms
+    )
     for term, korean, meaning in rows:
         assert re.search(r"[\uac00-\ud7a3]", korean), term
         assert len(meaning.split()) >= 4, term
-    for wanted in ("feature", "superposition", "polysemantic", "circuit", "residual stream", "activation patching"):
+    for wanted in (
+        "feature",
+        "superposition",
+        "polysemantic",
+        "circuit",
+        "residual stream",
+        "activation patching",
+    ):
         assert any(wanted in term for term in terms), wanted
 
 

@@ -1,4 +1,5 @@
-"""What notebook 01 promises besides its claims: its code agrees with the package, and what it loads is sound."""
+"""What notebook 01 promises besides its claims: its code agrees with the package, and what it loads is
+sound."""
 
 import inspect
 import json
@@ -97,7 +98,10 @@ def test_twenty_seeds_were_run_with_the_claims_that_stand_there():
 def test_every_claim_came_out_as_expected_with_every_seed():
     seeds = json.loads(data_files.path(recipe.SEEDS_FILE).read_text())
     unexpected = [
-        (one["seed"], text) for one in seeds for text, line in one["claims"].items() if not line["as expected"]
+        (one["seed"], text)
+        for one in seeds
+        for text, line in one["claims"].items()
+        if not line["as expected"]
     ]
     assert unexpected == []
 

@@ -1,4 +1,5 @@
-"""What notebook 02 promises besides its claims: its code agrees with the package, and what it loads is sound."""
+"""What notebook 02 promises besides its claims: its code agrees with the package, and what it loads is
+sound."""
 
 import json
 from dataclasses import asdict
@@ -115,9 +116,14 @@ def test_the_card_is_complete():
     assert sum(card["densities"]["counts"]) + card["densities"]["never active"] == recipe.SETTINGS.d_sae
 
 
-@pytest.mark.parametrize(("file", "count"), [
-    (sae_seeds.FILE, sae_seeds.SEEDS), (sae_toy.FILE, sae_toy.SEEDS), (sae_tree.FILE, sae_tree.SEEDS),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("file", "count"),
+    [
+        (sae_seeds.FILE, sae_seeds.SEEDS),
+        (sae_toy.FILE, sae_toy.SEEDS),
+        (sae_tree.FILE, sae_tree.SEEDS),
+    ],
+)
 def test_every_seed_is_recorded_once(file, count):
     seeds = [one["seed"] for one in json.loads(data_files.path(file).read_text())]
     assert seeds == list(range(count)) and count >= 20

@@ -1,4 +1,5 @@
-"""What notebook 03 promises besides its claims: its code agrees with the package, and what it loads is sound."""
+"""What notebook 03 promises besides its claims: its code agrees with the package, and what it loads is
+sound."""
 
 import json
 from functools import partial

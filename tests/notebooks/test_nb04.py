@@ -36,7 +36,9 @@ def test_a_patched_position_by_hand_is_the_engine_s(model, pair):
     by_hand = solution("patch_position")["patch_position"](corrupted["mlp_out", 0], clean["mlp_out", 0], 4)
     patches = [[Patch("mlp_out", 0, by_hand)], [Patch("mlp_out", 0, clean["mlp_out", 0], 4)]]
     one, other = patching.run_patched(model, corrupted, patches, metric)
-    assert torch.allclose(one, other, atol=1e-5) and not torch.allclose(one, metric(corrupted.logits), atol=1e-3)
+    assert torch.allclose(one, other, atol=1e-5) and not torch.allclose(
+        one, metric(corrupted.logits), atol=1e-3
+    )
 
 
 def test_recovery_by_hand_is_the_package_s(model, pair):
@@ -57,7 +59,9 @@ def test_attribution_by_hand_is_the_package_s(model, pair):
         for name, run in (("clean", clean), ("corrupted", corrupted))
     }
     by_hand = solution("attribute")["attribute"](gradients, clean["mlp_out", 0], corrupted["mlp_out", 0])
-    found = attribution_patching.attribution(model, corrupted, clean, {"mlp_out": "position"}, metric)["mlp_out"]
+    found = attribution_patching.attribution(model, corrupted, clean, {"mlp_out": "position"}, metric)[
+        "mlp_out"
+    ]
     assert torch.allclose(by_hand, found[0].T, atol=1e-5)
 
 
@@ -66,9 +70,13 @@ def test_integrated_gradients_by_hand_are_the_package_s(model, pair):
     clean, corrupted, metric = pair
 
     def gradient(embedding):
-        return attribution_patching.gradients(model, corrupted.tokens, ["resid_pre"], metric, embedding)["resid_pre", 0]
+        return attribution_patching.gradients(model, corrupted.tokens, ["resid_pre"], metric, embedding)[
+            "resid_pre", 0
+        ]
 
-    by_hand = solution("integrated")["integrated"](gradient, clean["resid_pre", 0], corrupted["resid_pre", 0], 4)
+    by_hand = solution("integrated")["integrated"](
+        gradient, clean["resid_pre", 0], corrupted["resid_pre", 0], 4
+    )
     sites = {"resid_pre": "position"}
     found = attribution_patching.attribution(model, corrupted, clean, sites, metric, steps=4)["resid_pre"]
     assert torch.allclose(by_hand, found[0].T, atol=1e-5)
@@ -84,15 +92,21 @@ def test_the_effect_by_hand_is_the_change_of_the_metric(pair):
 
 @torch.no_grad()
 def test_direct_effects_by_hand_add_up_to_the_logit(model, pair):
-    """Of all parts of the last stream, centred where the model's norm is a LayerNorm, with its epsilon left out."""
+    """Of all parts of the last stream, centred where the model's norm is a LayerNorm, with its epsilon left
+    out."""
     clean, _, _ = pair
     last = model.cfg.n_layers - 1
-    parts = [clean["resid_pre", 0], *(clean[site, i] for i in range(last + 1) for site in ("attn_out", "mlp_out"))]
+    parts = [
+        clean["resid_pre", 0],
+        *(clean[site, i] for i in range(last + 1) for site in ("attn_out", "mlp_out")),
+    ]
     final = norms.centred(model, clean["resid_post", last][:, -1])
     direction = model.W_U[:, torch.tensor([3, 4, 5])].T
     by_hand = solution("direct_effect")["direct_effect"]
     shares = sum(by_hand(norms.centred(model, part[:, -1]), final, direction) for part in parts)
-    logits = clean.logits[torch.arange(3), torch.tensor([3, 4, 5])] - model.unembed.b_U[torch.tensor([3, 4, 5])]
+    logits = (
+        clean.logits[torch.arange(3), torch.tensor([3, 4, 5])] - model.unembed.b_U[torch.tensor([3, 4, 5])]
+    )
     assert torch.allclose(shares, logits, atol=1e-3 * float(logits.abs().max()) + 1e-3)
     scale = norms.scale(model, clean["resid_post", last][:, -1])
     assert torch.allclose((final * direction).sum(-1) / scale[:, 0], logits, atol=1e-4)

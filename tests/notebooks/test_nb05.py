@@ -1,4 +1,5 @@
-"""What notebook 05 promises besides its claims: its code agrees with the package, its seeds with its settings."""
+"""What notebook 05 promises besides its claims: its code agrees with the package, its seeds with its
+settings."""
 
 import json
 from functools import partial
@@ -24,7 +25,9 @@ def model(request):
 @pytest.fixture
 def tokens(model):
     words, start = heads.ordinary_tokens(model), prompts.start_token(model)
-    return heads.repeated_tokens(words, PERIOD, batch=2, start=start, generator=torch.Generator().manual_seed(0))
+    return heads.repeated_tokens(
+        words, PERIOD, batch=2, start=start, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def test_offsets_by_hand_are_the_package_s():
@@ -39,7 +42,9 @@ def test_prefix_matching_by_hand_is_the_package_s(model, tokens):
     for layer in (0, 1):
         pattern = model.run_with_cache(tokens)[1]["pattern", layer]
         for row in (0, 1):
-            assert torch.allclose(by_hand(pattern[row], PERIOD), found.values["induction"][row, layer], atol=1e-5)
+            assert torch.allclose(
+                by_hand(pattern[row], PERIOD), found.values["induction"][row, layer], atol=1e-5
+            )
 
 
 def test_the_in_context_score_by_hand_is_the_package_s():
@@ -74,7 +79,8 @@ def test_random_heads_by_hand_are_the_package_s():
     by_hand = solution("random_control")["matched_random"]
     for seed in range(5):
         ours, theirs = (
-            one(everything, top, torch.Generator().manual_seed(seed)) for one in (by_hand, heads.matched_random)
+            one(everything, top, torch.Generator().manual_seed(seed))
+            for one in (by_hand, heads.matched_random)
         )
         assert ours == theirs
 
@@ -83,7 +89,9 @@ def test_random_heads_by_hand_are_the_package_s():
 def test_the_cut_by_hand_is_the_package_s(llama_model):
     model, source, targets = llama_model, (0, 2), [(1, head) for head in range(4)]
     words = heads.ordinary_tokens(model)
-    tokens = heads.repeated_tokens(words, PERIOD, batch=2, start=0, generator=torch.Generator().manual_seed(0))
+    tokens = heads.repeated_tokens(
+        words, PERIOD, batch=2, start=0, generator=torch.Generator().manual_seed(0)
+    )
     cache, seen = model.run_with_cache(tokens)[1], {}
     look = ("blocks.1.attn.hook_k", heads.look_only(lambda k: seen.update(k=k)))
     model.run_with_hooks(tokens, fwd_hooks=[*composition.without_in_keys(model, [source], targets), look])

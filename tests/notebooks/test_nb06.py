@@ -1,4 +1,5 @@
-"""What notebook 06 promises besides its claims: its code agrees with the package, and search and test are apart."""
+"""What notebook 06 promises besides its claims: its code agrees with the package, and search and test are
+apart."""
 
 import re
 from functools import partial
@@ -64,9 +65,11 @@ def test_path_patching_by_hand_is_the_package_s(model):
         sender = [run["z", 0][:, -1, head] @ model.blocks[0].attn.W_O[head] for run in (base, other)]
         with torch.no_grad():
             by_hand = solution("path_patch")["path_patch"](
-                base["resid_pre", 0][:, -1], *sender, blocks,
+                base["resid_pre", 0][:, -1],
+                *sender,
+                blocks,
                 lambda x: metric(model.unembed(model.ln_final(x[:, None]))[:, 0]),
-            )  # fmt: skip
+            )
         assert torch.allclose(by_hand, found[0, head], atol=1e-3)
 
 
@@ -98,7 +101,8 @@ def test_suppression_by_hand_is_the_package_s():
 
 
 def test_the_roles_of_the_notebook_are_those_of_the_exercise():
-    """``role_of``, which sorts all heads, and the worked solution, which sorts those of a table, follow one rule."""
+    """``role_of``, which sorts all heads, and the worked solution, which sorts those of a table, follow one
+    rule."""
     rows = [
         {"IO": io, "S1": s1, "S2": s2, "IO logit": up, "S logit": down, "copies": copies}
         for io, s1, s2 in ((0.5, 0.1, 0.2), (0.1, 0.1, 0.6), (0.1, 0.3, 0.2), (0.1, 0.1, 0.1))
@@ -114,8 +118,10 @@ def test_the_roles_of_the_notebook_are_those_of_the_exercise():
 
 
 def test_search_reference_and_test_have_prompts_of_their_own():
-    seeds = {cell: re.search(r"generate\(\w+, \w+, seed=([^)]*)\)", source(cell))[1] for cell in
-             ("load", "reference", "faithful")}  # fmt: skip
+    seeds = {
+        cell: re.search(r"generate\(\w+, \w+, seed=([^)]*)\)", source(cell))[1]
+        for cell in ("load", "reference", "faithful")
+    }
     assert len(set(seeds.values())) == 3
 
 

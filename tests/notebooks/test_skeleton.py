@@ -127,7 +127,9 @@ def test_no_number_and_no_base64_is_left() -> None:
     told = json.loads(reduced(figure()))
     assert told["traces"][0]["z"] == "f8[3, 4]"
     assert told["traces"][0]["text"] == "text[3, 4]"
-    assert not any(isinstance(leaf, int | float) for leaf in leaves(told) if not isinstance(leaf, bool | None))
+    assert not any(
+        isinstance(leaf, int | float) for leaf in leaves(told) if not isinstance(leaf, bool | None)
+    )
     assert "bdata" not in json.dumps(told)
 
 

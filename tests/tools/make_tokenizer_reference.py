@@ -15,21 +15,82 @@ from mi_utils import data_files, models
 
 NAME = "tokenizer_reference.json"
 WRITTEN = (
-    "The capital of France is", "In 1984, 36 + 59 = 95", "3.14159", "007", "1,234,567.89", "12:45 on 2024-02-29",
-    "a1b2c3", "x=10;y=20", "0", "00", "000", "0000", "1 2 3", "10 000", "-5", "+7", "1e-5", "0xFF", "v2.0.1", "50%",
-    "$9.99", "#1", "@2", "a 1 b 22 c 333", " leading space", "  two spaces", "trailing space ", "tab\there",
-    "line\nbreak", "two\n\nbreaks", "\n", "\t\t", " ", "   mixed \t\n  space", "\r\nwindows\r\n",
-    "I'm, you're, he's, we'll, they'd, don't, I've", "O'Neill's 'quoted' \"words\"",
+    "The capital of France is",
+    "In 1984, 36 + 59 = 95",
+    "3.14159",
+    "007",
+    "1,234,567.89",
+    "12:45 on 2024-02-29",
+    "a1b2c3",
+    "x=10;y=20",
+    "0",
+    "00",
+    "000",
+    "0000",
+    "1 2 3",
+    "10 000",
+    "-5",
+    "+7",
+    "1e-5",
+    "0xFF",
+    "v2.0.1",
+    "50%",
+    "$9.99",
+    "#1",
+    "@2",
+    "a 1 b 22 c 333",
+    " leading space",
+    "  two spaces",
+    "trailing space ",
+    "tab\there",
+    "line\nbreak",
+    "two\n\nbreaks",
+    "\n",
+    "\t\t",
+    " ",
+    "   mixed \t\n  space",
+    "\r\nwindows\r\n",
+    "I'm, you're, he's, we'll, they'd, don't, I've",
+    "O'Neill's 'quoted' \"words\"",
     "semi;colon: dash-dash -- em—dash…",
-    "def f(x):\n    return x ** 2\n", "for (int i = 0; i < 10; i++) { a[i] += 1; }", "SELECT * FROM t WHERE id = 42;",
-    "<b>bold</b> & <a href='x'>link</a>", '{"key": [1, 2.5, null]}', "\\frac{1}{2} + x^{10}", "user@example",
-    "C#, C++ and F#", "snake_case camelCase SCREAMING_CASE", "naïve café résumé Zürich", "Привет, мир!",
-    "你好，世界", "こんにちは 123", "안녕하세요 세계 2025년", "مرحبا بالعالم", "שלום", "नमस्ते", "ไทย ๑๒๓", "½ ¾ ² ³ ① Ⅷ",
-    "👍🏽 emoji 👩‍👩‍👧", "é é (two ways)", "ﬁ ligature ﬂ", "zero\u200bwidth", "non\u00a0breaking", "soft\u00adhyphen",
-    "\ufeffbom", "<|endoftext|>The capital", "<|im_start|>user\nHi<|im_end|>\n", "text <|endoftext|> in the middle",
-    "<|endoftext|><|endoftext|>", "< |endoftext| >", "<repo_name>a/b<file_sep>c.py", "!!!???...", "((()))[[]]{{}}",
-    "a" * 20, "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "When Mary and John went to the store, John gave a drink to",
-)  # fmt: skip
+    "def f(x):\n    return x ** 2\n",
+    "for (int i = 0; i < 10; i++) { a[i] += 1; }",
+    "SELECT * FROM t WHERE id = 42;",
+    "<b>bold</b> & <a href='x'>link</a>",
+    '{"key": [1, 2.5, null]}',
+    "\\frac{1}{2} + x^{10}",
+    "user@example",
+    "C#, C++ and F#",
+    "snake_case camelCase SCREAMING_CASE",
+    "naïve café résumé Zürich",
+    "Привет, мир!",
+    "你好，世界",
+    "こんにちは 123",
+    "안녕하세요 세계 2025년",
+    "مرحبا بالعالم",
+    "שלום",
+    "नमस्ते",
+    "ไทย ๑๒๓",
+    "½ ¾ ² ³ ① Ⅷ",
+    "👍🏽 emoji 👩‍👩‍👧",
+    "é é (two ways)",
+    "ﬁ ligature ﬂ",
+    "zero\u200bwidth",
+    "non\u00a0breaking",
+    "soft\u00adhyphen",
+    "\ufeffbom",
+    "<|endoftext|>The capital",
+    "<|im_start|>user\nHi<|im_end|>\n",
+    "text <|endoftext|> in the middle",
+    "<|endoftext|><|endoftext|>",
+    "< |endoftext| >",
+    "<repo_name>a/b<file_sep>c.py",
+    "!!!???...",
+    "((()))[[]]{{}}",
+    "a" * 20,
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    "When Mary and John went to the store, John gave a drink to",
+)
 
 
 def texts(tokenizer: Tokenizer, *, count: int = 260, seed: int = 0) -> list[str]:
@@ -48,8 +109,10 @@ def main() -> None:
     folder = models.embedded.fetch(models.REGISTRY["smollm2-135m"].source)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     witness = Llama(str(folder / "source.gguf"), vocab_only=True, verbose=False)
-    rows = [{"text": text, "ids": witness.tokenize(text.encode(), add_bos=False, special=True)}
-            for text in texts(tokenizer)]  # fmt: skip
+    rows = [
+        {"text": text, "ids": witness.tokenize(text.encode(), add_bos=False, special=True)}
+        for text in texts(tokenizer)
+    ]
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     (data_files.folder() / NAME).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     data_files.record(
