@@ -56,7 +56,7 @@ def browser(llama_model, acts, directions):
 @pytest.fixture
 def hostile(monkeypatch):
     """Every token reads as an attack."""
-    monkeypatch.setattr(prompts, "token_strings", lambda _, tokens: [HOSTILE] * len(tokens))
+    monkeypatch.setattr(prompts.tokens, "token_strings", lambda _, tokens: [HOSTILE] * len(tokens))
 
 
 class Page(HTMLParser):

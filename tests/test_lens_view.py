@@ -44,7 +44,7 @@ def browser(model, tuned):
 @pytest.fixture
 def hostile(monkeypatch):
     """Every token reads as an attack."""
-    monkeypatch.setattr(prompts, "token_strings", lambda _, tokens: [HOSTILE] * len(tokens))
+    monkeypatch.setattr(prompts.tokens, "token_strings", lambda _, tokens: [HOSTILE] * len(tokens))
 
 
 def numbers(reading, value):
@@ -293,7 +293,7 @@ def test_errors_are_escaped(browser, monkeypatch):
     def refuse(*_):
         raise ValueError(f"text is {HOSTILE}\nand more")
 
-    monkeypatch.setattr(prompts, "encode", refuse)
+    monkeypatch.setattr(prompts.tokens, "encode", refuse)
     browser.prompt.value = "x"
     assert Page(browser).elements == {"div"} and Page(browser).text == f"text is {HOSTILE} and more"
 

@@ -62,7 +62,7 @@ import time, torch
 from mi_utils import circuit_acdc, circuit_edges, circuit_graph, models, patching, path_patching, prompts_ioi
 torch.set_grad_enabled(False)
 model = models.load_model(models.DEFAULT, device="cpu")
-data = prompts_ioi.generate(model, {prompts})
+data = prompts.generate(model, {prompts})
 other, metric = data.corrupted("abc"), patching.logit_difference(data.io, data.s)
 {before}
 start = time.perf_counter()

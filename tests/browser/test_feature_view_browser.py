@@ -32,7 +32,7 @@ def recorded():
 def text_of_tokens(monkeypatch):
     special = {0: "<|endoftext|>", CAT: " cat", HARMFUL: HOSTILE, NEWLINE: "\n\n"}
     monkeypatch.setattr(
-        prompts, "token_strings", lambda _, ids: [special.get(int(i), f" word{int(i)}") for i in ids]
+        prompts.tokens, "token_strings", lambda _, ids: [special.get(int(i), f" word{int(i)}") for i in ids]
     )
 
 

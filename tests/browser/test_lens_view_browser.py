@@ -12,7 +12,7 @@ HOSTILE = '<img src=x onerror="window.taken=1">'
 @pytest.fixture
 def opened(show, llama_model, monkeypatch):
     monkeypatch.setattr(
-        prompts, "token_strings", lambda _, tokens: [HOSTILE, *["·Paris"] * (len(tokens) - 1)]
+        prompts.tokens, "token_strings", lambda _, tokens: [HOSTILE, *["·Paris"] * (len(tokens) - 1)]
     )
     shown = lens_view.LensBrowser(
         llama_model, {"logit": lens.logit_lens(llama_model)}, "The capital of France is"

@@ -14,7 +14,7 @@ CLEAN, CORRUPTED = "When Mary and John went to", "When John and John went to"
 @pytest.fixture
 def opened(show, llama_model, monkeypatch):
     monkeypatch.setattr(
-        prompts, "token_strings", lambda _, tokens: [HOSTILE, *["·Paris"] * (len(tokens) - 1)]
+        prompts.tokens, "token_strings", lambda _, tokens: [HOSTILE, *["·Paris"] * (len(tokens) - 1)]
     )
     shown = patching_view.PatchingBrowser(llama_model, CLEAN, CORRUPTED, " Mary", " John")
     return show(shown.page.value)

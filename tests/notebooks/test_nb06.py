@@ -8,7 +8,7 @@ import pytest
 import torch
 import worked
 
-from mi_utils import circuit_scores, circuit_tasks, circuits, patching, path_patching, prompts_ioi
+from mi_utils import circuit_scores, circuit_tasks, circuits, patching, path_patching, prompts
 from mi_utils.workshop import sources
 
 NOTEBOOK = sources.read(sources.find("06")[0])
@@ -26,7 +26,7 @@ def model(request):
 
 
 def test_abc_by_hand_changes_the_same_places_as_the_package_s(real_model):
-    data = prompts_ioi.generate(real_model, 30, seed=4)
+    data = prompts.generate(real_model, 30, seed=4)
     at = [data.positions[role] for role in ("IO", "S1", "S2")]
     by_hand = solution("abc")["abc"](data.tokens, *at, data.pool, torch.Generator().manual_seed(0))
     assert torch.equal(by_hand != data.tokens, data.corrupted("abc") != data.tokens)

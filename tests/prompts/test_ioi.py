@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mi_utils import prompts_ioi
-from mi_utils.prompts_ioi import NAMES, ROLES, TEMPLATES, generate
+from mi_utils import prompts
+from mi_utils.prompts.ioi import NAMES, ROLES, TEMPLATES, generate
 
 KINDS = ("abc", "swap", "s2_other", "s2_io")
 
@@ -138,4 +138,4 @@ def test_an_unknown_corruption(data, unchecked):
 
 def test_a_pool_that_is_too_small():
     with pytest.raises(ValueError, match="pool has 4 names"):
-        prompts_ioi.unrelated_names(torch.arange(4), torch.tensor([[0, 1]]), 3, torch.Generator())
+        prompts.unrelated_names(torch.arange(4), torch.tensor([[0, 1]]), 3, torch.Generator())
