@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import hooks, norms, patching, plots_style
+from mi_utils import hooks, norms, patching, plots
 from mi_utils.heads import Head
 from mi_utils.heads import all_heads as list_heads
 
@@ -289,13 +289,13 @@ def figure(
             mode="markers",
             opacity=0,
             showlegend=False,
-            name=plots_style.escape(role),
+            name=plots.escape(role),
             text=[label(head) for head in at],
             marker=dict(size=20),
-            hovertemplate=f"{plots_style.escape(role)}: %{{text}}<extra></extra>",
+            hovertemplate=f"{plots.escape(role)}: %{{text}}<extra></extra>",
         )
     note = dict(
-        showarrow=False, font=dict(size=10, color=plots_style.INK, family=plots_style.MONO), borderpad=2
+        showarrow=False, font=dict(size=10, color=plots.style.INK, family=plots.style.MONO), borderpad=2
     )
     for start, end, what in paths:
         if roles[start] and roles[end]:
@@ -315,18 +315,18 @@ def figure(
                 standoff=20,
                 startstandoff=20,
             )
-            words = dict(text=plots_style.escape(what), yshift=-14, bgcolor="rgba(255,255,255,0.8)")
+            words = dict(text=plots.escape(what), yshift=-14, bgcolor="rgba(255,255,255,0.8)")
             fig.add_annotation(x=(x0 + x1) / 2, y=(y0 + y1) / 2, **words, **note)
     for head, (x, y) in (item for at in places.values() for item in at.items()):
         fig.add_annotation(
             x=x, y=y, text=label(head), bgcolor="#e8eef5", bordercolor="#333333", borderwidth=1, **note
         )
-    names = [plots_style.escape(role).replace(" ", "<br>", 1) for role in roles]
+    names = [plots.escape(role).replace(" ", "<br>", 1) for role in roles]
     fig.update_xaxes(
         tickvals=list(range(len(roles))), ticktext=names, range=[-0.6, len(roles) - 0.4], showgrid=False
     )
     fig.update_yaxes(title_text="layer", range=[-1.2, n_layers + 0.2])
-    return plots_style.layout(fig, title, 110 * len(roles) + 120, 20 * n_layers + 100)
+    return plots.layout(fig, title, 110 * len(roles) + 120, 20 * n_layers + 100)
 
 
 def _beside(heads: Collection[Head], column: int) -> dict[Head, tuple[float, float]]:

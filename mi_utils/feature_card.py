@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import features, prompts
 from mi_utils.feature_store import Excerpt, FeatureActivations
-from mi_utils.plots_style import INK, MONO, SANS, SEQUENTIAL, colour_at, ink_on, shorten, token_labels
+from mi_utils.plots.style import INK, MONO, SANS, SEQUENTIAL, colour_at, ink_on, shorten, token_labels
 
 LEVELS = 16  # colours of tokens
 LINE = f"display:block;font:12px/1.6 {MONO};white-space:pre-wrap;overflow-wrap:anywhere;padding-left:8ch;text-indent:-8ch"

@@ -7,7 +7,7 @@ import html
 from collections.abc import Sequence
 
 from mi_utils.feature_card import LEVELS, LINE, Look, Source, card, colours
-from mi_utils.plots_style import INK, MONO, SANS
+from mi_utils.plots.style import INK, MONO, SANS
 
 
 def page(source: Source, latents: Sequence[int], title: str) -> str:

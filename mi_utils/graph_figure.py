@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from mi_utils.graph_file import GraphFile, Link, Node
 from mi_utils.graph_layout import Layout, kind, place
-from mi_utils.plots_style import INK, MONO, escape, layout, shorten, token_labels
+from mi_utils.plots.style import INK, MONO, escape, layout, shorten, token_labels
 
 _LOOKS = {
     "token": ("square", 11, "#f0f0f0"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mi_utils.graph_file import EMBEDDING, ERROR, LOGIT, GraphFile, Node
-from mi_utils.plots_style import token_labels
+from mi_utils.plots.style import token_labels
 
 NARROWEST = 3.6  # a column, so that a token has room below it
 _MARGIN = 1.0  # between columns

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import lens, plots, prompts
-from mi_utils.plots_style import (
+from mi_utils.plots.style import (
     INK,
     MONO,
     SANS,

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import patching, plots, prompts
-from mi_utils.plots_style import (
+from mi_utils.plots.style import (
     DIVERGING,
     INK,
     MONO,

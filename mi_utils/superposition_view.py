@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from mi_utils.plots_style import (
+from mi_utils.plots.style import (
     COLOURS,
     DIVERGING,
     INK,

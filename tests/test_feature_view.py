@@ -14,7 +14,7 @@ from sentences import assert_one_sentence
 
 from mi_utils import feature_view, features, prompts
 from mi_utils.feature_card import LEVELS, Source, colours, visible
-from mi_utils.plots_style import SEQUENTIAL, colour_at, luminance, token_labels
+from mi_utils.plots.style import SEQUENTIAL, colour_at, luminance, token_labels
 
 HOSTILE = "</script></title><img src=x onerror=alert(1)>\"'&"
 LATENTS, DEAD, DENSE = 12, 4, 7

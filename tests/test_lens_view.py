@@ -16,7 +16,7 @@ from tiny_models import PROMPTS
 from traitlets import TraitError
 
 from mi_utils import lens, lens_view, plots, prompts
-from mi_utils.plots_style import SEQUENTIAL, colour_at, luminance
+from mi_utils.plots.style import SEQUENTIAL, colour_at, luminance
 from mi_utils.workshop.skeleton import skeleton
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&"

@@ -21,7 +21,7 @@ from mi_utils.patching_view import (
     patching_figure,
     patching_map,
 )
-from mi_utils.plots_style import DIVERGING, colour_at, luminance
+from mi_utils.plots.style import DIVERGING, colour_at, luminance
 from mi_utils.workshop.skeleton import skeleton
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&"

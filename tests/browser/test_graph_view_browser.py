@@ -8,7 +8,7 @@ import pytest
 from graph_examples import HOSTILE
 
 from mi_utils import graph_io, graph_view
-from mi_utils.plots_style import luminance
+from mi_utils.plots.style import luminance
 
 pytestmark = pytest.mark.browser
 

@@ -1,4 +1,4 @@
-"""mi_utils.plots.scatter: what a figure holds, what it escapes, and what it refuses."""
+"""mi_utils.plots.scatters.scatter: what a figure holds, what it escapes, and what it refuses."""
 
 import json
 
@@ -9,7 +9,7 @@ import torch
 from sentences import assert_one_sentence
 
 from mi_utils import plots
-from mi_utils.plots_style import COLOURS
+from mi_utils.plots.style import COLOURS
 
 HOSTILE = "<b>A</b> &lt; $x$ %{y}"
 SAFE = "&lt;b&gt;A&lt;/b&gt; &amp;lt; &#36;x&#36; %&#123;y}"

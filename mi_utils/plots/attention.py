@@ -1,4 +1,4 @@
-"""Attention patterns: one head, or all heads of a model behind a slider; a part of :mod:`mi_utils.plots`."""
+"""Attention patterns: one head, or all heads of a model behind a slider; a part of :mod:`mi_utils.plots.charts`."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from mi_utils.plots_style import (
+from mi_utils.plots.style import (
     SEQUENTIAL,
     Array,
     Number,

@@ -1,4 +1,4 @@
-"""The house look that :mod:`mi_utils.plots` and its parts share: checks, labels, colours, template, layout.
+"""The house look that :mod:`mi_utils.plots.charts` and its parts share: checks, labels, colours, template, layout.
 
 Colours: categories are Okabe and Ito's palette without its yellow (too faint on white); the two scales are
 ColorBrewer's YlGnBu and RdBu, whose luminance falls steadily from the light end, so they survive grey print.
@@ -75,7 +75,7 @@ def escape(text: object) -> str:
     """``text`` so that plotly shows it as it stands.
 
     Plotly reads tags, entities, ``$formulas$`` and, in hover templates, ``%{fields}``; all become entities.
-    Every function of :mod:`mi_utils.plots` already does this: use it only in figures made by hand.
+    Every function of :mod:`mi_utils.plots.charts` already does this: use it only in figures made by hand.
     """
     return html.escape(str(text), quote=False).replace("$", "&#36;").replace("%{", "%&#123;")
 

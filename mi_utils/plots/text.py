@@ -1,4 +1,4 @@
-"""Tokens on coloured grounds, as HTML: the part of :mod:`mi_utils.plots` that is no plotly figure."""
+"""Tokens on coloured grounds, as HTML: the part of :mod:`mi_utils.plots.charts` that is no plotly figure."""
 
 import html
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Real
 
-from mi_utils.plots_style import (
+from mi_utils.plots.style import (
     DIVERGING,
     INK,
     MONO,

@@ -6,7 +6,7 @@ from typing import SupportsFloat
 import plotly.graph_objects as go
 from jaxtyping import Real
 
-from mi_utils.plots_style import COLOURS, DASHES, MARKERS, Array, escape, finite, layout
+from mi_utils.plots.style import COLOURS, DASHES, MARKERS, Array, escape, finite, layout
 
 Series = Real[Array, "n"] | Sequence[SupportsFloat]
 

@@ -2,7 +2,7 @@
 
 Every function takes tensors (any float type, on any device) or numpy arrays, and labels as plain text, which
 it escapes. A figure carries its own template: an opaque white card that reads in light and dark themes alike,
-fixed size, colours that survive colour blindness and grey print (see :mod:`mi_utils.plots_style`). Sizes,
+fixed size, colours that survive colour blindness and grey print (see :mod:`mi_utils.plots.style`). Sizes,
 numbers of traces and dtypes depend on the shapes of what is shown, never on the values.
 """
 
@@ -13,9 +13,9 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Real
 
-from mi_utils.plots_attention import attention_browser, attention_pattern
-from mi_utils.plots_scatter import scatter
-from mi_utils.plots_style import (
+from mi_utils.plots.attention import attention_browser, attention_pattern
+from mi_utils.plots.scatters import scatter
+from mi_utils.plots.style import (
     COLOURS,
     DASHES,
     DIVERGING,
@@ -41,7 +41,7 @@ from mi_utils.plots_style import (
     token_labels,
     token_ticks,
 )
-from mi_utils.plots_text import ColouredTokens, coloured_tokens
+from mi_utils.plots.text import ColouredTokens, coloured_tokens
 
 __all__ = [
     "COLOURS",

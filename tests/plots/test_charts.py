@@ -1,4 +1,4 @@
-"""mi_utils.plots: what a figure holds, what it escapes, and that it reads without colour."""
+"""mi_utils.plots.charts: what a figure holds, what it escapes, and that it reads without colour."""
 
 import inspect
 import json
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mi_utils import plots
-from mi_utils.plots_style import COLOURS, DIVERGING, SEQUENTIAL, colour_at, finite, ink_on, limits, luminance
+from mi_utils.plots.style import COLOURS, DIVERGING, SEQUENTIAL, colour_at, finite, ink_on, limits, luminance
 
 TOKENS = ["<|endoftext|>", "The", " capital", " of", " France", " is", "\n", " <b>$x$</b>"]
 HOSTILE = "<b>A</b> &lt; $x$ %{y}"
@@ -289,7 +289,7 @@ def test_browser_of_the_default_model_stays_small():
 
 
 def test_browser_refuses_what_a_notebook_cannot_hold(monkeypatch):
-    monkeypatch.setattr("mi_utils.plots_attention.MAX_CELLS", 100)
+    monkeypatch.setattr("mi_utils.plots.attention.MAX_CELLS", 100)
     with pytest.raises(ValueError, match="384 cells; it should have at most 100"):
         plots.attention_browser(attention(), TOKENS)
 
