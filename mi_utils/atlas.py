@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.atlas_world import World, world
+from mi_utils.models.atlas_world import World, world
 from mi_utils.prompts import tokens as any_prompts
 
 __all__ = [

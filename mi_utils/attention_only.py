@@ -4,7 +4,7 @@ watched.
 A sequence is a start token (id 0) and then one random segment over and over, its length drawn anew for each:
 the first time round nothing can be predicted, from then on everything can. No MLP, one RMSNorm without a
 scale before each layer and before the unembedding, so ``norm(x) = x / rms(x)`` as in the folded models of
-``mi_utils.models``.
+``mi_utils.models.load``.
 """
 
 from collections.abc import Mapping

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mi_utils import norms
+from mi_utils import models
 from mi_utils.graph_influence import influence, normalised
 from mi_utils.local_model import LocalModel
 
@@ -242,7 +242,7 @@ class _Walk:
         starts = {}
         for layer in layers.unique().tolist():
             which = (layers == layer).nonzero().flatten()
-            encoders = norms.centred(local.model, t.W_enc[layer][:, indices[which]].T)
+            encoders = models.centred(local.model, t.W_enc[layer][:, indices[which]].T)
             starts[layer] = (which, positions[which], encoders / local.mlp_scale[layer][positions[which]])
         rows, bias = self._down(starts, len(numbers))
         return rows, bias + t.b_enc[layers, indices]
@@ -253,7 +253,7 @@ class _Walk:
         W_U, b_U = local.model.W_U.detach(), local.model.b_U
         wanted = (W_U[:, tokens] - W_U.mean(dim=1, keepdim=True)).T
         last = torch.full_like(tokens, local.n_pos - 1)
-        start = norms.centred(local.model, wanted) / local.final_scale[-1]
+        start = models.centred(local.model, wanted) / local.final_scale[-1]
         rows, bias = self._down({local.n_layers: (torch.arange(len(tokens)), last, start)}, len(tokens))
         return rows, bias if b_U is None else bias + (b_U[tokens] - b_U.mean()).detach()
 
@@ -299,12 +299,12 @@ class _Walk:
         heads = torch.einsum("nqd,hed->nhqe", g, W_O)
         back = torch.einsum("hqp,nhqe->nhpe", local.patterns[layer], heads)
         read = torch.einsum("nhpe,hde->npd", back, W_V)
-        return norms.centred(local.model, read) / local.attn_scale[layer]
+        return models.centred(local.model, read) / local.attn_scale[layer]
 
     def _through_skip(self, g: Tensor, layer: int) -> Tensor:
         local = self.local
         read = (g * local.replaced[:, None]) @ local.transcoders.W_skip[layer].T
-        return norms.centred(local.model, read) / local.mlp_scale[layer]
+        return models.centred(local.model, read) / local.mlp_scale[layer]
 
     def _at_mlp_output(self, g: Tensor, layer: int, rows: Tensor, bias: Tensor) -> None:
         local, first = self.local, len(self.local.active) + layer * self.local.n_pos

@@ -17,10 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import norms
+from mi_utils import models
 from mi_utils.circuit_edges import WRITTEN, check_pairs, node_outputs, watch
 from mi_utils.circuit_graph import graph
-from mi_utils.hooks import Hook, attached, hook_name
+from mi_utils.models.run import Hook, attached, hook_name
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class _Replay:
                 if graph.has_mlps:
                     stream = ("resid_pre", layer, below) if graph.parallel else ("resid_mid", layer, moved)
                     read = self._read(kept, slice(column, column + 1), *stream)
-                    self.change[row] = block.mlp(norms.before_mlp(block)(read[0])) - self.corrupted[row]
+                    self.change[row] = block.mlp(models.before_mlp(block)(read[0])) - self.corrupted[row]
                     moved = moved + self.change[row]
                     row, column = row + 1, column + 1
                 self.moved[layer + 1] = moved

@@ -17,10 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import norms
+from mi_utils import models
 from mi_utils.circuit_graph import graph
-from mi_utils.hooks import Hook, attached, hook_name, keeper
 from mi_utils.lens import unembed
+from mi_utils.models.run import Hook, attached, hook_name, keeper
 from mi_utils.patching_engine import Metric, run_body
 
 Found = dict[tuple[str, int], Tensor]  # activations by site and layer
@@ -124,7 +124,7 @@ def watch(
 ) -> Found:
     """One forward pass that keeps activations, still joined to their gradients where those are on.
 
-    Sites are names of ``hooks.SITES``, and ``mlp_in``: the normed stream that the MLP reads. ``logits`` of
+    Sites are names of ``models.run.SITES``, and ``mlp_in``: the normed stream that the MLP reads. ``logits`` of
     the last layer + 1 are those at the last position. Other hooks come before those that keep.
     """
     found: Found = {}
@@ -213,7 +213,7 @@ def _input_gradients(
         )
         if edges.has_mlps:
             stream = found["resid_pre" if edges.parallel else "resid_mid", layer]
-            into_mlp = _through(norms.before_mlp(block), stream, gradients["mlp_in", layer][None])
+            into_mlp = _through(models.before_mlp(block), stream, gradients["mlp_in", layer][None])
             yield slice(column, column := column + 1), into_mlp
     yield slice(column, column + 1), gradients["resid_post", last][None]
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.hooks import n_heads
+from mi_utils.models.run import n_heads
 
 Edge = tuple[str, str]  # names of a sender and of a receiver
 

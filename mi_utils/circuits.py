@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import hooks, norms, patching, plots
+from mi_utils import models, patching, plots
 from mi_utils.heads import Head
 from mi_utils.heads import all_heads as list_heads
 
@@ -40,8 +40,8 @@ def checked(model: TransformerBridge, heads: Collection[Head], name: str = "head
     for one in heads:
         if not (isinstance(one, tuple) and len(one) == 2):
             raise ValueError(f"{name} holds {one!r}; it should hold pairs (layer, head)")
-        hooks.check_layer(model, one[0])
-        hooks.check_head(model, one[1])
+        models.check_layer(model, one[0])
+        models.check_head(model, one[1])
     return frozenset(heads)
 
 
@@ -85,8 +85,8 @@ def reading_direction(
         run: recorded with ``("resid_post",)``.
         ids: the token of each prompt.
     """
-    scale = norms.scale(model, run["resid_post", model.cfg.n_layers - 1][:, -1])
-    return norms.centred(model, model.W_U[:, ids].T) / scale
+    scale = models.scale(model, run["resid_post", model.cfg.n_layers - 1][:, -1])
+    return models.centred(model, model.W_U[:, ids].T) / scale
 
 
 def mean_z(

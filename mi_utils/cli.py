@@ -13,10 +13,10 @@ def say(line: str) -> None:
 
 
 def fetch(_: argparse.Namespace) -> int:
-    from mi_utils import embedded, models
+    from mi_utils import models
 
-    folder = embedded.fetch(models.REGISTRY[models.DEFAULT].source, say=say)
-    say(f"{models.DEFAULT} is ready in {folder}")
+    folder = models.fetch(models.load.REGISTRY[models.load.DEFAULT].source, say=say)
+    say(f"{models.load.DEFAULT} is ready in {folder}")
     return 0
 
 

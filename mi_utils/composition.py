@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import hooks, norms
+from mi_utils import models
 from mi_utils.heads import Head, look_only, rows_at_once
 
 KINDS = ("Q", "K", "V")
@@ -60,7 +60,7 @@ def _check_kind(kind: str) -> None:
 
 
 def _checked(model: TransformerBridge, layer: int, head: int) -> tuple[int, int]:
-    return hooks.check_layer(model, layer), hooks.check_head(model, head)
+    return models.check_layer(model, layer), models.check_head(model, head)
 
 
 def _writes(model: TransformerBridge, layer: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,14 +113,16 @@ def ov_circuit(
     Up to the scale of the two norms, which is positive and the same along a row. Biases are left out.
     """
     layer, head = _checked(model, layer, head)
-    return _moved(model, layer, head, norms.centred(model, states)) @ model.W_U[:, ids]
+    return _moved(model, layer, head, models.centred(model, states)) @ model.W_U[:, ids]
 
 
 def _moved(
     model: TransformerBridge, layer: int, head: int, read: Float[Tensor, "n d_model"]
 ) -> Float[Tensor, "n d_model"]:
     """What a head writes when it attends to each of the centred states, as the next norm sees it."""
-    return norms.centred(model, read @ value_weights(model, layer)[head] @ model.blocks[layer].attn.W_O[head])
+    return models.centred(
+        model, read @ value_weights(model, layer)[head] @ model.blocks[layer].attn.W_O[head]
+    )
 
 
 @torch.no_grad()
@@ -137,7 +139,7 @@ def qk_circuit(
     head, the token before the key. Up to the scales of the norms; biases and rotary positions are left out.
     """
     layer, head = _checked(model, *target)
-    read = norms.centred(model, states)
+    read = models.centred(model, states)
     keys = read
     if through is not None:
         keys = _moved(model, *_checked(model, *through), read)
@@ -162,11 +164,11 @@ def copying_scores(
             f"ids has {len(ids)} tokens and states {len(states)}; they should be as many, different ones"
         )
     own = torch.arange(len(ids), device=states.device)
-    read, unembed = norms.centred(model, states), model.W_U[:, ids]
+    read, unembed = models.centred(model, states), model.W_U[:, ids]
     scores = []
     for layer in range(model.cfg.n_layers):
         z = torch.einsum("nd,hde->hne", read, value_weights(model, layer))
-        moved = norms.centred(model, torch.einsum("hne,hed->hnd", z, model.blocks[layer].attn.W_O))
+        moved = models.centred(model, torch.einsum("hne,hed->hnd", z, model.blocks[layer].attn.W_O))
         scores.append(((moved @ unembed).argmax(dim=-1) == own).float().mean(dim=-1))
     return torch.stack(scores).cpu()
 
@@ -184,7 +186,7 @@ def token_states(
     """
     if layer < 1:
         raise ValueError(f"layer is {layer}; it should be at least 1 (before layer 0 stands the embedding)")
-    name = hooks.hook_name(
+    name = models.hook_name(
         model, "resid_post", layer - 1
     )  # the same stream, and the model need run no further
     rows = torch.stack([torch.full_like(ids, start), ids], dim=1)
@@ -204,14 +206,14 @@ def copying_eigenvalues(model: TransformerBridge, layer: int, head: int) -> Floa
     """
     layer, head = _checked(model, layer, head)
     W_O, W_V = model.blocks[layer].attn.W_O[head], value_weights(model, layer)[head]
-    small = norms.centred(model, W_O) @ (model.W_U @ norms.centred(model, model.W_E)) @ W_V
+    small = models.centred(model, W_O) @ (model.W_U @ models.centred(model, model.W_E)) @ W_V
     eigenvalues = torch.linalg.eigvals(small.double())
     return (eigenvalues.real.sum() / eigenvalues.abs().sum()).float()
 
 
 def without_in_keys(
     model: TransformerBridge, sources: Sequence[Head], targets: Sequence[Head], *, kind: str = "K"
-) -> list[hooks.Hook]:
+) -> list[models.run.Hook]:
     """Hooks that take what some heads wrote out of what later heads read for their *keys*, and out of nothing
     else.
 
@@ -244,18 +246,20 @@ def without_in_keys(
     return fwd_hooks
 
 
-def _note_written(model: TransformerBridge, layer: int, sources: Sequence[Head], written: dict) -> hooks.Hook:
+def _note_written(
+    model: TransformerBridge, layer: int, sources: Sequence[Head], written: dict
+) -> models.run.Hook:
     heads = [head for at, head in sources if at == layer]
 
     def note(z: Tensor, hook) -> None:
         written[layer] = torch.einsum("bphd,hdm->bpm", z[:, :, heads], model.blocks[layer].attn.W_O[heads])
 
-    return hooks.hook_name(model, "z", layer), note
+    return models.hook_name(model, "z", layer), note
 
 
 def _edit_input(
     model: TransformerBridge, kind: str, layer: int, targets: Sequence[Head], written: dict, scales: dict
-) -> list[hooks.Hook]:
+) -> list[models.run.Hook]:
     weights = getattr(model.blocks[layer].attn, f"W_{kind}")
     groups = model.cfg.n_heads // weights.shape[0]
     heads = sorted({head // groups for at, head in targets if at == layer})
@@ -264,8 +268,8 @@ def _edit_input(
         scales[layer] = scale
 
     def edit(read: Tensor, hook) -> Tensor:
-        read, out = read.clone(), norms.centred(model, sum(written.values())) / scales[layer]
+        read, out = read.clone(), models.centred(model, sum(written.values())) / scales[layer]
         read[:, 1:, heads] -= torch.einsum("bpm,hmd->bphd", out[:, 1:], weights[heads])
         return read
 
-    return [(f"blocks.{layer}.ln1.hook_scale", note), (hooks.hook_name(model, kind.lower(), layer), edit)]
+    return [(f"blocks.{layer}.ln1.hook_scale", note), (models.hook_name(model, kind.lower(), layer), edit)]

@@ -151,4 +151,6 @@ def _in_tokens_of(model: TransformerBridge, texts: list[Int[Tensor, "_"]]) -> li
 def _default_tokenizer():
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(models.embedded.fetch(models.REGISTRY[models.DEFAULT].source)))
+    return AutoTokenizer.from_pretrained(
+        str(models.load.embedded.fetch(models.load.REGISTRY[models.load.DEFAULT].source))
+    )

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from mi_utils import config
-from mi_utils.embedded import sha256
+from mi_utils.models.wheel import sha256
 
 MANIFEST = "MANIFEST.json"
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_utils import hooks, norms
+from mi_utils import models
 from mi_utils.attribution import Graph
 from mi_utils.local_model import LocalModel, Site, attend
 from mi_utils.qk_attribution import scores_of
@@ -123,7 +123,7 @@ def _check_changes(local: LocalModel, changes: Tensor, frozen_layers: range | No
     if not torch.isfinite(changes).all():
         raise ValueError("changes holds values that are not finite (NaN or infinity)")
     for layer in frozen_layers or ():
-        hooks.check_layer(local.model, layer)
+        models.check_layer(local.model, layer)
     if attention not in ("live", "frozen"):
         raise ValueError(f"attention is {attention!r}; it should be 'live' or 'frozen'")
 
@@ -144,13 +144,13 @@ def _run(local: LocalModel, changes: Tensor, frozen_layers: range | None, attent
         return hook
 
     edits = [
-        (hooks.hook_name(local.model, "mlp_out", layer), write(layer)) for layer in range(local.n_layers)
+        (models.hook_name(local.model, "mlp_out", layer), write(layer)) for layer in range(local.n_layers)
     ]
     if attention == "frozen":
         edits += [
-            (hooks.hook_name(local.model, "pattern", layer), look(layer)) for layer in range(local.n_layers)
+            (models.hook_name(local.model, "pattern", layer), look(layer)) for layer in range(local.n_layers)
         ]
-    with hooks.attached(local.model, edits):
+    with models.attached(local.model, edits):
         return local.model(local.tokens.expand(len(changes), -1))[:, -1]
 
 
@@ -206,14 +206,14 @@ def predicted_with_attention(local: LocalModel, token: int) -> Float[Tensor, "ac
     with torch.enable_grad():
         for layer in range(local.n_layers):
             moved = stream + _attention_with_gradient(local, stream, layer)
-            read = norms.centred(model, stream if local.parallel else moved) / local.mlp_scale[layer]
+            read = models.centred(model, stream if local.parallel else moved) / local.mlp_scale[layer]
             on = (local.features[layer] > 0).float()
             here = (layers == layer).nonzero().flatten()
             added = torch.zeros_like(on).index_put((positions[here], indices[here]), extra[here])
             features.append(t.pre_activations(read, layer) * on + added)
             written = t.output(features, layer, read) * local.replaced[:, None]
             stream = moved + written + local.errors[layer]
-        final = norms.centred(model, stream[-1]) / local.final_scale[-1]
+        final = models.centred(model, stream[-1]) / local.final_scale[-1]
         W_U = model.W_U.detach()
         (gradient,) = torch.autograd.grad(final @ (W_U[:, token] - W_U.mean(dim=1)), extra)
     return -gradient * values
@@ -221,7 +221,7 @@ def predicted_with_attention(local: LocalModel, token: int) -> Float[Tensor, "ac
 
 def _attention_with_gradient(local: LocalModel, stream: Tensor, layer: int) -> Tensor:
     """Frozen attention plus the first-order change of its patterns, as a function of the stream."""
-    read = norms.centred(local.model, stream) / local.attn_scale[layer]
+    read = models.centred(local.model, stream) / local.attn_scale[layer]
     scores = scores_of(local, read, layer)
     # what was recorded is the value, the scores give the slope
     frozen = local.patterns[layer]

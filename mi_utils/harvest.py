@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import hooks
+from mi_utils import models
 
 
 @torch.no_grad()
@@ -34,7 +34,7 @@ def activations(
     Args:
         model: the model to run.
         tokens: the contexts, each with its start token.
-        names: full names of hook points, as ``hooks.hook_name`` gives them.
+        names: full names of hook points, as ``models.hook_name`` gives them.
         batch_size: contexts in a forward pass.
         skip_first: leave out the first position of each context.
 
@@ -93,8 +93,8 @@ def residual_streams(
 def stream_names(model: TransformerBridge) -> list[str]:
     """Hook points of the residual stream: before each block, and after the last."""
     n_layers = model.cfg.n_layers
-    before = [hooks.hook_name(model, "resid_pre", layer) for layer in range(n_layers)]
-    return [*before, hooks.hook_name(model, "resid_post", n_layers - 1)]
+    before = [models.hook_name(model, "resid_pre", layer) for layer in range(n_layers)]
+    return [*before, models.hook_name(model, "resid_post", n_layers - 1)]
 
 
 def ordinary(

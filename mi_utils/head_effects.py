@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import heads, hooks
+from mi_utils import heads, models
 from mi_utils.heads import Head
 
 
@@ -21,7 +21,7 @@ def mean_z(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Float[
     if tokens.shape[0] == 0 or tokens.shape[1] < 2:
         raise ValueError(f"tokens has shape {tuple(tokens.shape)}; it should be rows of at least two tokens")
     found: list[Tensor] = []
-    names = [hooks.hook_name(model, "z", layer) for layer in range(model.cfg.n_layers)]
+    names = [models.hook_name(model, "z", layer) for layer in range(model.cfg.n_layers)]
     keep = heads.look_only(lambda z: found.append(z[:, 1:].mean(dim=(0, 1))))
     model.run_with_hooks(tokens, fwd_hooks=[(name, keep) for name in names])
     return torch.stack(found)
@@ -29,7 +29,7 @@ def mean_z(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Float[
 
 def ablate(
     model: TransformerBridge, chosen: Sequence[Head], means: Float[Tensor, "layer head d_head"] | None = None
-) -> list[hooks.Hook]:
+) -> list[models.run.Hook]:
     """Hooks that put each head's output at its mean, or at zero where no means are given, at all positions
     but the first (there it is the same for every text).
 
@@ -41,10 +41,10 @@ def ablate(
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"chosen is {list(chosen)}; it should not name a head twice")
     for layer, head in chosen:
-        hooks.check_layer(model, layer)
-        hooks.check_head(model, head)
+        models.check_layer(model, layer)
+        models.check_head(model, head)
     return [
-        (hooks.hook_name(model, "z", layer), _replace([h for at, h in chosen if at == layer], layer, means))
+        (models.hook_name(model, "z", layer), _replace([h for at, h in chosen if at == layer], layer, means))
         for layer in sorted({layer for layer, _ in chosen})
     ]
 
@@ -60,7 +60,7 @@ def _replace(which: list[int], layer: int, means: Tensor | None) -> Callable:
 
 @torch.no_grad()
 def loss_by_position(
-    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], fwd_hooks: Sequence[hooks.Hook] = ()
+    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], fwd_hooks: Sequence[models.run.Hook] = ()
 ) -> Float[Tensor, "batch pos-1"]:
     """Cross-entropy in nats of each token after the first: entry ``i`` is for the token at position ``i +
     1``."""

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import hooks, prompts
+from mi_utils import models, prompts
 
 Head = tuple[int, int]  # layer, head
 
@@ -172,7 +172,7 @@ def score_heads(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], peri
     found: list[dict[str, Tensor]] = []
     layers = model.cfg.n_layers
     look = look_only(lambda pattern: found.append(pattern_scores(pattern, period)))
-    reading = [(hooks.hook_name(model, "pattern", layer), look) for layer in range(layers)]
+    reading = [(models.hook_name(model, "pattern", layer), look) for layer in range(layers)]
     batches = tokens.split(rows_at_once(model))
     for rows in batches:
         model.run_with_hooks(rows, fwd_hooks=reading)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import hooks
+from mi_utils import models
 from mi_utils.lens import Lens, kl, log_probs
 
 
@@ -51,7 +51,7 @@ def principal_directions(
     Raises:
         ValueError: a layer out of range, or fewer tokens than the stream has components.
     """
-    hooks.check_layer(model, layer)
+    models.check_layer(model, layer)
     if len(stream) <= stream.shape[-1]:
         raise ValueError(f"stream has {len(stream)} tokens; a covariance needs more than {stream.shape[-1]}")
     mean, root, inverse = _whitening(stream.float())
@@ -86,7 +86,7 @@ def removal_effects(
     Returns:
         Mean KL(before || after) in nats over all positions but the first, of the lens and of the model.
     """
-    name, layer = hooks.hook_name(model, "resid_pre", directions.layer), directions.layer
+    name, layer = models.hook_name(model, "resid_pre", directions.layer), directions.layer
     kept: list[Tensor] = []
     before = model.run_with_hooks(tokens, fwd_hooks=[(name, lambda value, hook: kept.append(value.clone()))])
     before, stream = before[:, 1:].log_softmax(-1), kept[0]

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import composition, hooks, norms
+from mi_utils import composition, models
 from mi_utils.lens import unembed
 from mi_utils.patching_engine import run_body
 from mi_utils.transcoders import Transcoders, check_fits
@@ -102,7 +102,7 @@ class LocalModel:
         self, stream: Float[Tensor, "*batch pos d_model"], layer: int
     ) -> Float[Tensor, "*batch pos d_model"]:
         """What frozen attention writes when it reads ``stream``."""
-        read = norms.centred(self.model, stream) / self.attn_scale[layer]
+        read = models.centred(self.model, stream) / self.attn_scale[layer]
         return attend(self, read, self.patterns[layer], layer) + self.attn_bias[layer]
 
     def check_site(self, layer: int, position: int, index: int) -> Site:
@@ -155,9 +155,9 @@ def build(model: TransformerBridge, transcoders: Transcoders, tokens: Int[Tensor
         tokens,
         stream,
         patterns=torch.stack([kept["pattern", layer] for layer in range(n_layers)]),
-        attn_scale=norms.scale(model, stream),
-        mlp_scale=norms.scale(model, read),
-        final_scale=norms.scale(model, last),
+        attn_scale=models.scale(model, stream),
+        mlp_scale=models.scale(model, read),
+        final_scale=models.scale(model, last),
         mlp_in=mlp_in,
         mlp_out=mlp_out,
         features=features,
@@ -184,11 +184,11 @@ def _run(model: TransformerBridge, tokens: Tensor, n_layers: int) -> dict[tuple[
     if not getattr(model.cfg, "parallel_attn_mlp", False):
         sites.append("resid_mid")
     names = {
-        (site, layer): hooks.hook_name(model, site, layer) for site in sites for layer in range(n_layers)
+        (site, layer): models.hook_name(model, site, layer) for site in sites for layer in range(n_layers)
     }
     names |= {("mlp_in", layer): f"blocks.{layer}.mlp.hook_in" for layer in range(n_layers)}
-    names["resid_post", n_layers - 1] = hooks.hook_name(model, "resid_post", n_layers - 1)
-    with hooks.attached(model, [hooks.keeper(name, key, kept) for key, name in names.items()]):
+    names["resid_post", n_layers - 1] = models.hook_name(model, "resid_post", n_layers - 1)
+    with models.attached(model, [models.keeper(name, key, kept) for key, name in names.items()]):
         run_body(model, tokens[None])
     return {key: value[0].clone() for key, value in kept.items()}
 
@@ -236,7 +236,7 @@ def run(
         moved = stream + (_live_attention if attention == "live" else LocalModel.attention)(
             local, stream, layer
         )
-        read = norms.centred(local.model, stream if local.parallel else moved) / local.mlp_scale[layer]
+        read = models.centred(local.model, stream if local.parallel else moved) / local.mlp_scale[layer]
         pre.append(local.transcoders.pre_activations(read, layer))
         on = local.features[layer] > 0 if linear else pre[-1] > local.transcoders.threshold[layer]
         values = pre[-1] * on * local.replaced[:, None]
@@ -246,7 +246,7 @@ def run(
         features.append(values)
         written = local.transcoders.output(features, layer, read) * local.replaced[:, None]
         stream = moved + written + local.errors[layer]
-    final = norms.centred(local.model, stream) / local.final_scale
+    final = models.centred(local.model, stream) / local.final_scale
     return LocalRun(torch.stack(features), torch.stack(pre), _unembed_scaled(local, final[-1]))
 
 
@@ -258,10 +258,10 @@ def _unembed_scaled(local: LocalModel, scaled: Float[Tensor, "d_model"]) -> Floa
 def _live_attention(local: LocalModel, stream: Tensor, layer: int) -> Tensor:
     """What attention writes with a pattern computed anew; the norm's denominator stays frozen."""
     model, kept = local.model, {}
-    read = norms.centred(model, stream) / local.attn_scale[layer]
+    read = models.centred(model, stream) / local.attn_scale[layer]
     instead = (f"blocks.{layer}.attn.hook_in", lambda value, hook: read[None])
-    with hooks.attached(
-        model, [instead, hooks.keeper(hooks.hook_name(model, "pattern", layer), "pattern", kept)]
+    with models.attached(
+        model, [instead, models.keeper(models.hook_name(model, "pattern", layer), "pattern", kept)]
     ):
         run_body(model, local.tokens[None])
     return attend(local, read, kept["pattern"][0], layer) + local.attn_bias[layer]

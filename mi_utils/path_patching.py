@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import hooks, lens, norms, patching
+from mi_utils import lens, models, patching
 from mi_utils.circuits import Head, checked
 
 Target = Literal["q", "k", "v", "logits"]
@@ -137,7 +137,7 @@ def _all_streams(model, base, source, at, mlps: MLPs) -> Iterator[tuple[int, Ten
 def _mlp(model: TransformerBridge, layer: int, streams: Float[Tensor, "*any d_model"]) -> Tensor:
     """What the MLP of a layer answers to streams, with its norm."""
     block = model.blocks[layer]
-    norm = norms.before_mlp(block)
+    norm = models.before_mlp(block)
     flat = streams.flatten(0, -2)
     parts = [block.mlp(norm(part[None]))[0] for part in flat.split(_ROWS)]
     return torch.cat(parts).view_as(streams) if parts else torch.zeros_like(streams)
@@ -150,7 +150,7 @@ def _through_the_end(model, streams, metric) -> Float[Tensor, "sender batch"]:
 def _receiver_values(model, base, source, receivers, target, at, mlps) -> dict[Head, Tensor]:
     """For each receiver (its key-value head for k and v) its new input for each sender below: [sender batch
     d_head]."""
-    shared = model.cfg.n_heads // hooks.n_heads(model, target)
+    shared = model.cfg.n_heads // models.n_heads(model, target)
     by_layer: dict[int, set[int]] = {}
     for layer, head in receivers:
         by_layer.setdefault(layer, set()).add(head // shared)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mi_utils import composition, hooks, norms
+from mi_utils import composition, models
 from mi_utils.local_model import LocalModel, attend
 
 MOST_NUMBERS = 400_000_000  # of all sources' vectors together: 1.6 GB
@@ -68,14 +68,14 @@ def decompose(local: LocalModel, layer: int, head: int, query: int, key: int) ->
         ValueError: a layer, head or position that does not exist, a key after the query, or so many active
             features that their vectors would not fit into memory.
     """
-    layer, head = hooks.check_layer(local.model, layer), hooks.check_head(local.model, head)
+    layer, head = models.check_layer(local.model, layer), models.check_head(local.model, head)
     if not 0 <= key <= query < local.n_pos:
         raise ValueError(
             f"query and key are {query} and {key}; they should be from 0 to {local.n_pos - 1}, and the "
             f"key not after the query"
         )
     carried, features = carry(local, layer)
-    read = norms.centred(local.model, carried) / local.attn_scale[layer]
+    read = models.centred(local.model, carried) / local.attn_scale[layer]
     queries, keys = _project(local, read[:, [query, key]], layer, [query, key], biases=False)
     at_query, at_key = queries[:, 0, head], keys[:, 1, head]
     bias_q, bias_k = _project(
@@ -115,12 +115,12 @@ def carry(
     where = torch.arange(n_pos)
     stream[sources - 1 - n_pos + where, where] = local.stream[0]
     for below in range(layer):
-        seen = norms.centred(local.model, stream) / local.attn_scale[below]
+        seen = models.centred(local.model, stream) / local.attn_scale[below]
         moved = stream + attend(local, seen, local.patterns[below], below)
         moved[-1] += local.attn_bias[below]
         after = moved.clone()
         if t.W_skip is not None:
-            read = norms.centred(local.model, stream if local.parallel else moved) / local.mlp_scale[below]
+            read = models.centred(local.model, stream if local.parallel else moved) / local.mlp_scale[below]
             after += (read @ t.W_skip[below]) * local.replaced[:, None]
         for source in range(0 if t.kind == "clt" else below, below + 1):
             here = (layers == source).nonzero().flatten()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import hooks
+from mi_utils import models
 from mi_utils.transcoders import Transcoders, check_fits
 
 MASSIVE = 5  # times the median length of what an MLP writes
@@ -51,7 +51,9 @@ def run(
             f"({model.cfg.n_layers}, {model.cfg.d_model})"
         )
     chosen = (
-        range(model.cfg.n_layers) if layers is None else [hooks.check_layer(model, layer) for layer in layers]
+        range(model.cfg.n_layers)
+        if layers is None
+        else [models.check_layer(model, layer) for layer in layers]
     )
     features: list[Tensor] = []
     inputs: dict[int, Tensor] = {}
@@ -82,8 +84,8 @@ def run(
         return hook
 
     reads = [(f"blocks.{layer}.mlp.hook_in", read(layer)) for layer in range(model.cfg.n_layers)]
-    writes = [(hooks.hook_name(model, "mlp_out", layer), write(layer)) for layer in chosen]
-    with hooks.attached(model, reads + writes):
+    writes = [(models.hook_name(model, "mlp_out", layer), write(layer)) for layer in chosen]
+    with models.attached(model, reads + writes):
         return model(tokens)
 
 

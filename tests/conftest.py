@@ -43,14 +43,14 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def llama_model(tiny_llama: Path) -> TransformerBridge:
-    from mi_utils.models import load_model
+    from mi_utils.models.load import load_model
 
     return load_model(str(tiny_llama))
 
 
 @pytest.fixture(scope="session")
 def gpt2_model(tiny_gpt2: Path) -> TransformerBridge:
-    from mi_utils.models import load_model
+    from mi_utils.models.load import load_model
 
     return load_model(str(tiny_gpt2))
 
@@ -59,7 +59,7 @@ def gpt2_model(tiny_gpt2: Path) -> TransformerBridge:
 def real_model() -> TransformerBridge:
     """The default model, from the cache: ``make test`` fetches it first, so that a missing one is a
     failure."""
-    from mi_utils.models import load_model
+    from mi_utils.models.load import load_model
 
     return load_model("smollm2-135m")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sentences import assert_one_sentence
 
-from mi_utils import atlas, atlas_world, config, data_files, models, prompts
+from mi_utils import atlas, config, data_files, models, prompts
 from mi_utils.atlas import SPLITS, addition, centroid_accuracy, splits_of, two_hop, world
 
 W = world()
@@ -434,14 +434,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "models"
 
 
-SOURCE = models.REGISTRY["atlas"].source
+SOURCE = models.load.REGISTRY["atlas"].source
 
 
 def test_folder_is_made_once(cache: Path):
-    assert not SOURCE.is_made() and models.state(models.REGISTRY["atlas"]) == "in data/"
+    assert not SOURCE.is_made() and models.state(models.load.REGISTRY["atlas"]) == "in data/"
     made = SOURCE.folder()
     assert made.parent == cache and [file.name for file in cache.iterdir()] == [made.name]
-    assert SOURCE.is_made() and models.state(models.REGISTRY["atlas"]) == "in the cache"
+    assert SOURCE.is_made() and models.state(models.load.REGISTRY["atlas"]) == "in the cache"
     times = {file.name: file.stat().st_mtime_ns for file in made.iterdir()}
     assert SOURCE.folder() == made and times == {
         file.name: file.stat().st_mtime_ns for file in made.iterdir()
@@ -472,7 +472,7 @@ def test_interruption_leaves_nothing_half_made(cache: Path, monkeypatch: pytest.
 
 def test_two_processes_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch):
     """The other one puts its folder in place while this one writes."""
-    write, quicker = atlas_world.write_folder, []
+    write, quicker = models.write_folder, []
 
     def slowly(made: Path, weights: Path) -> None:
         if not quicker:
@@ -480,7 +480,7 @@ def test_two_processes_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch):
             quicker[0] = SOURCE.folder()
         write(made, weights)
 
-    monkeypatch.setattr(atlas_world, "write_folder", slowly)
+    monkeypatch.setattr(models.atlas_world, "write_folder", slowly)
     assert SOURCE.folder() == quicker[0] and SOURCE.is_made()
     assert len(list(cache.iterdir())) == 1
 
@@ -488,7 +488,7 @@ def test_two_processes_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch):
 def test_shipped_file_that_is_missing(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     data = tmp_path / "repository" / "data"
     data.mkdir(parents=True)
-    for name in (data_files.MANIFEST, atlas_world.FILE):
+    for name in (data_files.MANIFEST, models.atlas_world.FILE):
         shutil.copy(data_files.folder() / name, data)
     monkeypatch.setattr(config, "repository", lambda: data.parent)
     with pytest.raises(ValueError) as caught:
@@ -499,7 +499,7 @@ def test_shipped_file_that_is_missing(tmp_path: Path, cache: Path, monkeypatch: 
 def test_state_without_a_manifest(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     """``doctor`` goes on, and says elsewhere what is wrong."""
     monkeypatch.setattr(config, "repository", lambda: tmp_path)
-    assert models.state(models.REGISTRY["atlas"]) == "in data/"
+    assert models.state(models.load.REGISTRY["atlas"]) == "in data/"
 
 
 def test_general_encoding_tells_unknown_words_too():

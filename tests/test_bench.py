@@ -77,7 +77,7 @@ def test_cases_are_told_apart_by_name_and_the_heavy_ones_run_less_often():
 
 
 class Folder(str):
-    """A folder where ``models.REGISTRY`` has a source."""
+    """A folder where ``models.load.REGISTRY`` has a source."""
 
     def folder(self):
         return str(self)
@@ -87,9 +87,9 @@ class Folder(str):
 def on_a_tiny_model(tiny_llama, monkeypatch):
     """The default model is a tiny one, the corpus is noise, and each look at the clock takes two seconds."""
     name = str(tiny_llama)
-    monkeypatch.setattr(models, "DEFAULT", name)
+    monkeypatch.setattr(models.load, "DEFAULT", name)
     spec = models.ModelSpec(name, Folder(name), "tiny", "none")
-    monkeypatch.setitem(models.REGISTRY, name, spec)
+    monkeypatch.setitem(models.load.REGISTRY, name, spec)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(1, 300, (32, 128), generator=generator)
     monkeypatch.setattr(corpus, "contexts", lambda model, *, length, count: noise[:count, :length])

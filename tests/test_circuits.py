@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mi_utils import circuits, hooks, lens, patching
+from mi_utils import circuits, lens, models, patching
 from mi_utils.circuits import KeepOnly
 
 TOKENS = torch.randint(2, 300, (4, 8), generator=torch.Generator().manual_seed(2))
@@ -76,7 +76,7 @@ def by_hooks(model, kept, reference):
                     z[:, :, head] = reference[layer][:, :, head]
             return z
 
-        return hooks.hook_name(model, "z", layer), edit
+        return models.hook_name(model, "z", layer), edit
 
     return metric(model.run_with_hooks(TOKENS, fwd_hooks=[replace(layer) for layer in range(2)])[:, -1])
 

@@ -207,7 +207,7 @@ def test_doctor_notices_settings_that_a_notebook_refuses(variable, value, said, 
 
 def test_doctor_accepts_settings_that_a_notebook_accepts(tmp_path, monkeypatch):
     monkeypatch.setenv("MI_CACHE", str(tmp_path / "empty"))
-    for settings in (("", "", ""), (models.DEFAULT, "quick", "strict"), ("owner/name", "full", "")):
+    for settings in (("", "", ""), (models.load.DEFAULT, "quick", "strict"), ("owner/name", "full", "")):
         for variable, value in zip(("MI_MODEL", "MI_BUDGET", "MI_GRADING"), settings, strict=True):
             monkeypatch.setenv(variable, value)
         assert not [line for line in doctor.problems() if line.startswith("MI_")]

@@ -7,7 +7,7 @@ from sentences import assert_one_sentence
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import attention_only, composition, heads, norms, prompts
+from mi_utils import attention_only, composition, heads, models, prompts
 
 LATER = [(1, 0), (1, 3)]
 
@@ -71,13 +71,13 @@ def test_circuits_are_those_of_whole_matrices(model):
     ids = torch.arange(5, 25)
     states = torch.randn(20, 32, generator=torch.Generator().manual_seed(0))
     inner = states - states.mean(-1, keepdim=True) if model.cfg.normalization_type == "LN" else states
-    assert torch.equal(norms.centred(model, states), inner)
+    assert torch.equal(models.centred(model, states), inner)
     W_QK, W_OV = whole(model, 1, 2)
     written = inner @ W_OV
-    logits = norms.centred(model, written) @ model.W_U[:, ids]
+    logits = models.centred(model, written) @ model.W_U[:, ids]
     assert torch.allclose(composition.ov_circuit(model, 1, 2, states, ids), logits, atol=1e-4)
     assert torch.allclose(composition.qk_circuit(model, (1, 2), states), inner @ W_QK @ inner.T, atol=1e-3)
-    moved = norms.centred(model, inner @ whole(model, 0, 3)[1])
+    moved = models.centred(model, inner @ whole(model, 0, 3)[1])
     assert torch.allclose(
         composition.qk_circuit(model, (1, 2), states, through=(0, 3)), inner @ W_QK @ moved.T, atol=1e-3
     )
@@ -113,8 +113,8 @@ def test_token_states_are_the_stream_after_the_start_token(model):
 @torch.no_grad()
 def test_eigenvalues_are_those_of_the_whole_circuit(model):
     found = composition.copying_eigenvalues(model, 1, 2)
-    embedded = norms.centred(model, model.W_E)
-    circuit = norms.centred(model, embedded @ whole(model, 1, 2)[1]) @ model.W_U
+    embedded = models.centred(model, model.W_E)
+    circuit = models.centred(model, embedded @ whole(model, 1, 2)[1]) @ model.W_U
     values = torch.linalg.eigvals(circuit.double())
     assert found.item() == pytest.approx((values.real.sum() / values.abs().sum()).item(), abs=1e-3)
 
@@ -160,7 +160,7 @@ def test_what_was_written_is_taken_out_of_the_keys_and_the_scale_is_held(model, 
     written = sum(cache["z", 0][:, :, head] @ W_O[head] for _, head in sources)
     stream = cache["resid_pre", 1] - written
     scale = cache["blocks.1.ln1.hook_scale"]
-    keys = torch.einsum("bpd,hde->bphe", norms.centred(model, stream) / scale, model.blocks[1].attn.W_K)
+    keys = torch.einsum("bpd,hde->bphe", models.centred(model, stream) / scale, model.blocks[1].attn.W_K)
     bias = model.blocks[1].attn.b_K
     keys = keys + (bias if bias is not None else 0)
     edited = group(model, 1)
@@ -181,7 +181,7 @@ def test_as_a_control_another_input_is_edited_and_not_the_keys(model, tokens, ki
     attention, head = model.blocks[1].attn, 2 if kind == "Q" else group(model, 2)
     stream = cache["resid_pre", 1] - cache["z", 0][:, :, 1] @ model.blocks[0].attn.W_O[1]
     weights, bias = getattr(attention, f"W_{kind}")[head], getattr(attention, f"b_{kind}")
-    wanted = norms.centred(model, stream) / cache["blocks.1.ln1.hook_scale"] @ weights
+    wanted = models.centred(model, stream) / cache["blocks.1.ln1.hook_scale"] @ weights
     wanted = wanted + (bias[head] if bias is not None else 0)
     assert torch.allclose(seen[kind.lower()][:, 1:, head], wanted[:, 1:], atol=1e-4)
     for other in {"q", "k", "v"} - {kind.lower()}:
@@ -199,7 +199,7 @@ def test_a_norm_that_centres_is_centred_for():
     model.W_E[:] += 0.3
     cache, W_K = model.run_with_cache(tokens)[1], model.blocks[1].attn.W_K
     written = cache["z", 0][:, :, 1] @ model.blocks[0].attn.W_O[1]
-    inner = norms.centred(model, cache["resid_pre", 1] - written) / cache["blocks.1.ln1.hook_scale"]
+    inner = models.centred(model, cache["resid_pre", 1] - written) / cache["blocks.1.ln1.hook_scale"]
     keys = torch.einsum("bpd,hde->bphe", inner, W_K) + model.blocks[1].attn.b_K
     found, _ = keys_without(model, tokens, [(0, 1)], [(1, 0), (1, 1)])
     assert torch.allclose(found[:, 1:], keys[:, 1:], atol=1e-5)

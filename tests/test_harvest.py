@@ -7,8 +7,8 @@ import torch
 from sentences import assert_one_sentence
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import harvest, hooks
-from mi_utils.models import load_model
+from mi_utils import harvest, models
+from mi_utils.models.load import load_model
 
 ROWS, POS = 5, 7
 SITES = ("resid_pre", "attn_out", "mlp_out", "resid_post")  # all of width d_model
@@ -50,7 +50,7 @@ def test_streams_equal_the_cache(batch_size: int, model: TransformerBridge):
 
 def test_sites_of_one_width_in_the_order_asked_for(model: TransformerBridge):
     tokens = some_tokens()
-    names = [hooks.hook_name(model, site, layer) for layer in (1, 0) for site in SITES]
+    names = [models.hook_name(model, site, layer) for layer in (1, 0) for site in SITES]
     found = harvest.activations(model, tokens, names, batch_size=2, skip_first=False)
     assert len(found) == len(names)
     for values, name in zip(found, names, strict=True):
@@ -66,7 +66,7 @@ def test_first_position_is_left_out_unless_asked_for(model: TransformerBridge):
 
 
 def test_heads_are_laid_side_by_side(model: TransformerBridge):
-    tokens, name = some_tokens(), hooks.hook_name(model, "z", 1)
+    tokens, name = some_tokens(), models.hook_name(model, "z", 1)
     z = harvest.activations(model, tokens, [name], batch_size=2)
     assert z.shape == (1, ROWS * (POS - 1), model.cfg.n_heads * model.cfg.d_head)
     torch.testing.assert_close(z[0], cached(model, name, tokens)[:, 1:].flatten(2, 3).flatten(0, 1))
@@ -143,7 +143,7 @@ def test_hook_that_never_fires(name: str, model: TransformerBridge):
 
 
 def test_different_widths(model: TransformerBridge):
-    names = [hooks.hook_name(model, "resid_pre", 0), hooks.hook_name(model, "mlp_post", 0)]
+    names = [models.hook_name(model, "resid_pre", 0), models.hook_name(model, "mlp_post", 0)]
     refused(model, some_tokens(), names, "different widths", *names)
 
 
@@ -177,7 +177,7 @@ def test_factor_of_ordinary():
 
 def test_no_names_and_a_name_twice(model: TransformerBridge):
     refused(model, some_tokens(), [], "names is empty")
-    name = hooks.hook_name(model, "resid_pre", 1)
+    name = models.hook_name(model, "resid_pre", 1)
     twice = harvest.activations(model, some_tokens(), [name, name], batch_size=2)
     assert torch.equal(twice[0], twice[1])
     torch.testing.assert_close(
@@ -186,7 +186,7 @@ def test_no_names_and_a_name_twice(model: TransformerBridge):
 
 
 def test_hook_point_that_has_no_vector_a_token(model: TransformerBridge):
-    name = hooks.hook_name(model, "pattern", 1)
+    name = models.hook_name(model, "pattern", 1)
     refused(model, some_tokens(), [name], name, "no vector")
 
 

@@ -9,7 +9,7 @@ from sentences import assert_one_sentence
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import harvest
-from mi_utils.models import load_model
+from mi_utils.models.load import load_model
 
 HOOK = "blocks.1.hook_resid_pre"
 ROWS, POS = 5, 7

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import data_files, harvest, lens, prompts
-from mi_utils.models import load_model
+from mi_utils.models.load import load_model
 
 TEXT = "The capital of France is Paris, and 36 + 59 = 95."
 

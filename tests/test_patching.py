@@ -9,7 +9,7 @@ import torch
 from sentences import assert_one_sentence
 from transformer_lens import patching as theirs
 
-from mi_utils import hooks, patching, patching_engine, prompts
+from mi_utils import models, patching, patching_engine, prompts
 from mi_utils.patching import HEAD_SITES, STREAM_SITES, Run, can_change, record, recovery, sweep
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
@@ -354,7 +354,7 @@ def test_no_hook_stays_behind(model, runs, metric):
 
 
 def test_every_site_of_the_series_is_patched_or_known_not_to_be():
-    assert set(STREAM_SITES) | set(HEAD_SITES) == set(hooks.SITES) - {"embed", "attn_in", "final_scale"}
+    assert set(STREAM_SITES) | set(HEAD_SITES) == set(models.run.SITES) - {"embed", "attn_in", "final_scale"}
     assert set(reference.SITES) == {*STREAM_SITES, *HEAD_SITES} - {"result"}
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sentences import assert_one_sentence
 
-from mi_utils import hooks, patching_engine
+from mi_utils import models, patching_engine
 from mi_utils.patching_engine import HEAD_SITES, Patch, record, run_patched
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
@@ -66,7 +66,9 @@ def test_a_run_holds_what_the_model_computes(model, sites, runs):
     torch.testing.assert_close(base.logits, logits[:, -1], **CLOSE)
     for site in sites:
         for layer in range(model.cfg.n_layers):
-            torch.testing.assert_close(base[site, layer], cache[hooks.hook_name(model, site, layer)], **CLOSE)
+            torch.testing.assert_close(
+                base[site, layer], cache[models.hook_name(model, site, layer)], **CLOSE
+            )
 
 
 def test_the_residual_stream_is_always_recorded_and_nothing_else_unasked(model, runs):
@@ -138,7 +140,7 @@ def test_one_position_at_every_site(model, sites, runs):
 def test_one_head_at_all_positions_and_at_one(model, sites, runs, kind):
     base, source = runs
     for site in set(sites) & set(HEAD_SITES):
-        heads = hooks.n_heads(model, site)
+        heads = models.n_heads(model, site)
         everywhere = [[Patch(site, 0, source[site, 0], head=head)] for head in range(heads)]
         moved = assert_same(model, base, everywhere)
         assert bool(moved.max() > 1e-2), site
@@ -283,8 +285,8 @@ def test_layers_below_and_positions_before_a_patch_are_not_run(model, runs, kind
     def watch(value, hook):
         seen.append(tuple(value.shape[:2]))
 
-    names = [hooks.hook_name(model, "resid_pre", layer) for layer in range(model.cfg.n_layers)]
-    with hooks.attached(model, [(name, watch) for name in names]):
+    names = [models.hook_name(model, "resid_pre", layer) for layer in range(model.cfg.n_layers)]
+    with models.attached(model, [(name, watch) for name in names]):
         run_patched(model, base, [[Patch("z", 1, source["z", 1], position=i)] for i in (5, 5, 5)], first_two)
     positions = 9 if kind == "native" else 4  # without a cache every position is run
     assert seen == [(9, positions)] * (len(names) - 1), "three sets of three prompts, together"
@@ -345,8 +347,8 @@ def test_the_recorded_run_is_left_alone(model, sites, runs):
 def test_hooks_of_the_caller_stay_and_act(model, runs, site, layer):
     """A steered model is patched as the steered model that it is: each hook acts once, as in a whole run."""
     tokens, source = runs[0].tokens, runs[1]
-    name = hooks.hook_name(model, site, layer)
-    with hooks.attached(model, [(name, lambda value, hook: 0.5 * value + 0.01)]):
+    name = models.hook_name(model, site, layer)
+    with models.attached(model, [(name, lambda value, hook: 0.5 * value + 0.01)]):
         base = record(model, tokens, ["z"])
         sets = [[Patch("z", i, source["z", i])] for i in (0, 1)]
         sets += [[Patch("attn_out", i, source["attn_out", i], position=8)] for i in (0, 1)]

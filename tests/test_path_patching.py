@@ -12,7 +12,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from mi_utils import hooks, models, patching
+from mi_utils import models, patching
 from mi_utils.path_patching import PATH_SITES, path_patch
 
 SIZE = dict(vocab_size=320, bos_token_id=0, eos_token_id=0)
@@ -79,10 +79,10 @@ def frozen(model, base, source, sender, positions, mlps):
         value = base["z", layer].clone()
         if layer == sender[0]:
             value[rows, positions, sender[1]] = source["z", layer][rows, positions, sender[1]]
-        found.append((hooks.hook_name(model, "z", layer), lambda z, hook, value=value: value))
+        found.append((models.hook_name(model, "z", layer), lambda z, hook, value=value: value))
         if mlps == "frozen":
             found.append(
-                (hooks.hook_name(model, "mlp_out", layer), lambda x, hook, v=base["mlp_out", layer]: v)
+                (models.hook_name(model, "mlp_out", layer), lambda x, hook, v=base["mlp_out", layer]: v)
             )
     return found
 
@@ -90,8 +90,8 @@ def frozen(model, base, source, sender, positions, mlps):
 @torch.no_grad()
 def long_way(model, base, source, sender, receivers, target, positions, mlps):
     rows, seen = torch.arange(len(positions)), {}
-    names = {layer: hooks.hook_name(model, target, layer) for layer, _ in receivers}
-    shared = model.cfg.n_heads // hooks.n_heads(model, target)
+    names = {layer: models.hook_name(model, target, layer) for layer, _ in receivers}
+    shared = model.cfg.n_heads // models.n_heads(model, target)
 
     def keep(layer):
         return names[layer], lambda value, hook: seen.__setitem__(layer, value.clone())

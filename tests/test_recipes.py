@@ -20,7 +20,7 @@ from sentences import assert_one_sentence
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel
 
-from mi_utils import config, corpus, data_files, embedded, harvest, lens, lens_training, models
+from mi_utils import config, corpus, data_files, harvest, lens, lens_training, models
 from mi_utils.recipes import corpus as corpus_recipe
 from mi_utils.recipes import samples, tuned_lens
 
@@ -155,7 +155,7 @@ TINY = samples.Recipe(batches=3, documents=2, length=6, min_p=0.1)
 def cache(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache; the default model is the tiny one."""
     monkeypatch.setenv("MI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(embedded, "fetch", lambda source, **settings: tiny_llama)
+    monkeypatch.setattr(models.wheel, "fetch", lambda source, **settings: tiny_llama)
     return tmp_path / "cache"
 
 
@@ -175,7 +175,7 @@ def test_batches_are_drawn_once(cache: Path, monkeypatch: pytest.MonkeyPatch):
     assert len(samples.read(files)) == 6
 
     before = contents(cache / "samples")
-    monkeypatch.setattr(embedded, "fetch", lambda *a, **k: pytest.fail("the model isn't needed"))
+    monkeypatch.setattr(models.wheel, "fetch", lambda *a, **k: pytest.fail("the model isn't needed"))
     assert samples.draw_missing(TINY) == files and contents(cache / "samples") == before
 
 
@@ -437,7 +437,7 @@ def tiny_recipe(
     (tmp_path / "data").mkdir()
     monkeypatch.setattr(config, "repository", lambda: tmp_path)
     load = models.load_model
-    monkeypatch.setattr(models, "load_model", lambda **settings: load(str(tiny_llama), **settings))
+    monkeypatch.setattr(models.load, "load_model", lambda **settings: load(str(tiny_llama), **settings))
     tokens = torch.randint(2, 316, (24, 16), generator=torch.Generator().manual_seed(0))
     tokens[:, 0] = 0
     monkeypatch.setattr(corpus, "contexts", lambda model, *, length: tokens)

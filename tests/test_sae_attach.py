@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import sae_causal, sae_files
-from mi_utils.models import load_model
+from mi_utils.models.load import load_model
 from mi_utils.sae import SAE
 
 HOOK = "blocks.1.hook_resid_pre"

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import sae_causal
-from mi_utils.models import load_model
+from mi_utils.models.load import load_model
 from mi_utils.sae import SAE
 from mi_utils.sae_causal import Splice
 

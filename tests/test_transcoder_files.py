@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import sae_files, transcoder_files
-from mi_utils.hooks import attached
+from mi_utils.models.run import attached
 from mi_utils.sae_files import CONFIG, WEIGHTS
 from mi_utils.transcoder_files import read_circuit_tracer, read_saelens, write_circuit_tracer, write_saelens
 from mi_utils.transcoders import Transcoders

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mi_utils import atlas, config, data_files
-from mi_utils.atlas_world import ARCHITECTURE, World, world
 from mi_utils.cli import say
+from mi_utils.models.atlas_world import ARCHITECTURE, World, world
 
 COMMAND = "python -m mi_utils.recipes.atlas"
 CARD = "atlas_card.json"

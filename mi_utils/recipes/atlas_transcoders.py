@@ -16,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import atlas, atlas_mlps, config, data_files, harvest, models, replacement, transcoders
 from mi_utils.cli import say
-from mi_utils.hooks import attached, hook_name
+from mi_utils.models.run import attached, hook_name
 from mi_utils.shipped_transcoders import FILES
 from mi_utils.transcoder_training import Settings, train
 from mi_utils.transcoders import Transcoders

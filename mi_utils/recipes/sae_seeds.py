@@ -26,7 +26,7 @@ def settings(seed: int) -> Settings:
 def one_seed(model, x, test, tokens, seed: int) -> dict:
     """Train on a stretch of the harvest and measure on held-out text; contexts lie in random order there."""
     start = seed * (len(x) - TOKENS) // (SEEDS - 1)
-    found = train(x[start : start + TOKENS], settings(seed), model=models.DEFAULT, hook=recipe.HOOK).sae
+    found = train(x[start : start + TOKENS], settings(seed), model=models.load.DEFAULT, hook=recipe.HOOK).sae
     fit, splice = sae.evaluate(found, test), sae_causal.evaluate_splice(model, found, tokens)
     return {
         "seed": seed,

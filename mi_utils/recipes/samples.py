@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, StaticCache
 
-from mi_utils import config, embedded, models
+from mi_utils import config, models
 from mi_utils.cli import say
 
 START, TURN_END = 0, 2  # <|endoftext|> begins every document; <|im_end|> ends an answer
@@ -107,7 +107,7 @@ def draw_missing(recipe: Recipe) -> list[Path]:
     missing = [number for number, file in enumerate(files) if not file.is_file()]
     if missing:
         folder().mkdir(parents=True, exist_ok=True)
-        source = embedded.fetch(models.REGISTRY[models.DEFAULT].source, say=say)
+        source = models.fetch(models.load.REGISTRY[models.load.DEFAULT].source, say=say)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = AutoModelForCausalLM.from_pretrained(
             str(source), dtype=torch.bfloat16, use_safetensors=True

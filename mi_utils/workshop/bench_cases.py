@@ -21,7 +21,7 @@ import transformers.models.llama.modeling_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformer_lens.model_bridge import TransformerBridge
 from mi_utils import models
-source = models.REGISTRY[models.DEFAULT].source
+source = models.load.REGISTRY[models.load.DEFAULT].source
 folder = str(source.folder())
 transformers.utils.logging.disable_progress_bar()
 start = time.perf_counter()
@@ -34,7 +34,7 @@ SECONDS = "\nprint(time.perf_counter() - start)"
 _CONTEXTS = """
 import time, torch
 from mi_utils import corpus, harvest, lens, lens_training, models
-model = models.load_model(models.DEFAULT, device="cpu", dtype=torch.{dtype})
+model = models.load_model(models.load.DEFAULT, device="cpu", dtype=torch.{dtype})
 tokens = corpus.contexts(model, length=128, count=32)
 """
 _HARVEST = """
@@ -59,7 +59,7 @@ import time, torch
 from transformers import AutoModelForCausalLM
 from mi_utils import models
 from mi_utils.recipes import samples
-folder = str(models.REGISTRY[models.DEFAULT].source.folder())
+folder = str(models.load.REGISTRY[models.load.DEFAULT].source.folder())
 model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, use_safetensors=True)
 def work(rows):
     generator = torch.Generator().manual_seed(0)
@@ -86,7 +86,7 @@ print(64 * 300 / (time.perf_counter() - start))
 _SAE = """
 import time, torch
 from mi_utils import corpus, harvest, models
-model = models.load_model(models.DEFAULT, device="cpu", dtype=torch.bfloat16)
+model = models.load_model(models.load.DEFAULT, device="cpu", dtype=torch.bfloat16)
 tokens = corpus.contexts(model, count=192)
 x = harvest.collect(model, tokens, "blocks.15.hook_resid_pre").values
 d_in, d_sae, k, batch = x.shape[1], 2304, 32, 2048
@@ -132,7 +132,7 @@ tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file="source.gguf")
 model = AutoModelForCausalLM.from_pretrained(folder, gguf_file="source.gguf", dtype=torch.float32,
                                              attn_implementation="eager")
 bridge = TransformerBridge.boot_transformers(folder, hf_model=model, tokenizer=tokenizer, device="cpu")
-bridge.enable_compatibility_mode(**models.FOLDING)"""
+bridge.enable_compatibility_mode(**models.load.FOLDING)"""
         + SECONDS,
     ),
     _speed("residual streams by run_with_cache, float32", _FLOAT + _RUN_WITH_CACHE),

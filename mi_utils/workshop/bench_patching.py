@@ -9,7 +9,7 @@ os.environ["TQDM_DISABLE"] = "1"
 import transformer_lens.patching as their_patching
 from mi_utils import attribution_patching, models, patching, prompts, prompts_ioi
 torch.set_grad_enabled(False)
-model = models.load_model(models.DEFAULT, device="cpu", dtype=torch.{dtype})
+model = models.load_model(models.load.DEFAULT, device="cpu", dtype=torch.{dtype})
 clean, corrupted = patching.encode_pairs(model, "{clean}", "{corrupted}")
 names = torch.tensor([prompts.single_token(model, " Mary"), prompts.single_token(model, " John")])
 metric = patching.logit_difference(names[:1], names[1:])
@@ -43,7 +43,7 @@ print(100 * counter.get_total_flops() / speed / (time.perf_counter() - start))""
 _HALF_GAP = """
 low = ours({site!r})
 del model
-model = models.load_model(models.DEFAULT, device="cpu")
+model = models.load_model(models.load.DEFAULT, device="cpu")
 runs = [patching.record(model, tokens, ("z",)) for tokens in (clean, corrupted)]
 print((low - ours({site!r})).abs().max().item())"""
 _MEMORY = """
@@ -61,7 +61,7 @@ _CIRCUIT = """
 import time, torch
 from mi_utils import circuit_acdc, circuit_edges, circuit_graph, models, patching, path_patching, prompts_ioi
 torch.set_grad_enabled(False)
-model = models.load_model(models.DEFAULT, device="cpu")
+model = models.load_model(models.load.DEFAULT, device="cpu")
 data = prompts.generate(model, {prompts})
 other, metric = data.corrupted("abc"), patching.logit_difference(data.io, data.s)
 {before}

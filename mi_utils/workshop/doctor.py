@@ -35,7 +35,7 @@ def report(say: Callable[[str], None]) -> int:
     free = psutil.virtual_memory().available / 2**30
     say(f"memory     {free:.1f} GiB free; a notebook needs at most {_MEMORY_GIB}")
     say(f"cache      {config.cache_dir()}")
-    for spec in models.REGISTRY.values():
+    for spec in models.load.REGISTRY.values():
         say(f"model      {spec.name}: {models.state(spec)}")
     flags = [
         f"{name}={os.environ[name]}"
@@ -52,7 +52,7 @@ def report(say: Callable[[str], None]) -> int:
 
 def problems() -> Iterator[str]:
     """What would get in the way, each with its cure."""
-    from mi_utils import embedded, models
+    from mi_utils import models
 
     pins = environment_file.pinned(config.repository() / "constraints.txt")
     for name in _SHOWN:
@@ -61,10 +61,10 @@ def problems() -> Iterator[str]:
             yield f"{name} is not installed; run `make setup`"
         elif version.split("+")[0] != pins.get(name):
             yield f"{name} is {version}, tested with {pins.get(name)}; run `make setup`"
-    source = models.REGISTRY[models.DEFAULT].source
-    if not embedded.is_intact(source.folder(), thorough=True):
+    source = models.load.REGISTRY[models.load.DEFAULT].source
+    if not models.is_intact(source.folder(), thorough=True):
         there = "damaged" if source.folder().exists() else "not in the cache"
-        yield f"{models.DEFAULT} is {there}; run `python -m mi_utils fetch`"
+        yield f"{models.load.DEFAULT} is {there}; run `python -m mi_utils fetch`"
         if (free := _free_disk()) < source.disk_bytes:
             yield f"the cache's disk has {free / 1e9:.1f} GB free; the model needs {source.disk_bytes / 1e9:.1f}"
     if psutil.virtual_memory().available < _MEMORY_GIB * 2**30:

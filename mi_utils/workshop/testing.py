@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mi_utils import config, embedded, models
+from mi_utils import config, models
 from mi_utils.workshop import kernels, sources
 
 NBVAL = (
@@ -28,7 +28,7 @@ def test(selection: str | None = None) -> int:
     Returns:
         0 if everything passed, else 1.
     """
-    embedded.fetch(models.REGISTRY[models.DEFAULT].source)
+    models.fetch(models.load.REGISTRY[models.load.DEFAULT].source)
     notebooks = [str(path) for path in sources.find(selection)]
     with tempfile.TemporaryDirectory() as scratch:
         env = kernels.environment(offline=True) | {"MI_PROGRESS": str(Path(scratch) / "progress.json")}

@@ -7,7 +7,7 @@ from transformer_lens.model_bridge import TransformerBridge
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TransformerBridge:
     """The tiny Llama with a third layer: with two, layer 1 has the embedding just before it."""
-    from mi_utils.models import load_model
+    from mi_utils.models.load import load_model
 
     config = tiny_models.llama().config
     config.num_hidden_layers = 3

@@ -30,7 +30,9 @@ def save(model: torch.nn.Module, folder: Path) -> Path:
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data += 0.3 * noise if "ln" in name or "norm" in name or "bias" in name else 0.06 * noise
-    AutoTokenizer.from_pretrained(models.REGISTRY[models.DEFAULT].source.folder()).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(models.load.REGISTRY[models.load.DEFAULT].source.folder()).save_pretrained(
+        folder
+    )
     model.save_pretrained(folder)
     return folder
 

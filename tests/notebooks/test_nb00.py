@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from mi_utils import hooks, models, prompts
+from mi_utils import models, prompts
 from mi_utils.workshop import readme, sources
 
 NOTEBOOK = sources.read(sources.find("00")[0])
@@ -55,7 +55,7 @@ def test_zeroing_a_head_by_hand_is_what_the_package_does(tiny_llama):
     exec(NOTEBOOK.cells[exercise.solution].source, scope)
     model = models.load_model(str(tiny_llama))
     tokens = prompts.encode(model, "the cat")
-    name, zero = hooks.zero_head(model, 1, 2)
+    name, zero = models.zero_head(model, 1, 2)
     by_hand = model.run_with_hooks(tokens, fwd_hooks=[(name, scope["without_head_2"])])
     packaged = model.run_with_hooks(tokens, fwd_hooks=[(name, zero)])
     assert torch.equal(by_hand, packaged)

@@ -99,7 +99,7 @@ def test_the_notebook_trains_with_the_recorded_settings():
 
 def test_the_sae_that_ships_is_sound():
     shipped = sae_files.load(FOLDER)
-    assert (shipped.model, shipped.hook) == (models.DEFAULT, recipe.HOOK)
+    assert (shipped.model, shipped.hook) == (models.load.DEFAULT, recipe.HOOK)
     assert (shipped.d_sae, shipped.k) == (recipe.SETTINGS.d_sae, recipe.SETTINGS.k)
     torch.testing.assert_close(shipped.W_dec.norm(dim=-1), torch.ones(shipped.d_sae), atol=2e-3, rtol=0)
     assert (FOLDER / sae_files.WEIGHTS).stat().st_size < 12e6

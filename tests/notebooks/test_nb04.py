@@ -6,7 +6,7 @@ import pytest
 import torch
 import worked
 
-from mi_utils import attribution_patching, norms, patching
+from mi_utils import attribution_patching, models, patching
 from mi_utils.patching import Patch
 from mi_utils.workshop import sources
 
@@ -100,13 +100,13 @@ def test_direct_effects_by_hand_add_up_to_the_logit(model, pair):
         clean["resid_pre", 0],
         *(clean[site, i] for i in range(last + 1) for site in ("attn_out", "mlp_out")),
     ]
-    final = norms.centred(model, clean["resid_post", last][:, -1])
+    final = models.centred(model, clean["resid_post", last][:, -1])
     direction = model.W_U[:, torch.tensor([3, 4, 5])].T
     by_hand = solution("direct_effect")["direct_effect"]
-    shares = sum(by_hand(norms.centred(model, part[:, -1]), final, direction) for part in parts)
+    shares = sum(by_hand(models.centred(model, part[:, -1]), final, direction) for part in parts)
     logits = (
         clean.logits[torch.arange(3), torch.tensor([3, 4, 5])] - model.unembed.b_U[torch.tensor([3, 4, 5])]
     )
     assert torch.allclose(shares, logits, atol=1e-3 * float(logits.abs().max()) + 1e-3)
-    scale = norms.scale(model, clean["resid_post", last][:, -1])
+    scale = models.scale(model, clean["resid_post", last][:, -1])
     assert torch.allclose((final * direction).sum(-1) / scale[:, 0], logits, atol=1e-4)

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import data_files, prompts
-from mi_utils.models import REGISTRY
+from mi_utils.models.load import REGISTRY
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from sentences import assert_one_sentence
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import prompts
-from mi_utils.models import load_model
+from mi_utils.models.load import load_model
 
 FRANCE = "The capital of France is"
 

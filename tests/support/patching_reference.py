@@ -11,7 +11,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from mi_utils import hooks, models
+from mi_utils import models
 from mi_utils.patching_engine import HEAD_AXIS, POSITION_AXIS, Metric, Patch
 
 SITES = (
@@ -97,7 +97,7 @@ def patched_logits(
             value[tuple(where)] = patch.value.expand(value.shape)[tuple(where)]
             return value
 
-        return hooks.hook_name(model, patch.site, patch.layer), put
+        return models.hook_name(model, patch.site, patch.layer), put
 
     return model.run_with_hooks(tokens, fwd_hooks=[hook(patch) for patch in patches])[:, -1]
 
@@ -106,7 +106,7 @@ def swept(
     model: TransformerBridge, tokens: Int[Tensor, "batch pos"], source, site: str, metric: Metric, by: str
 ) -> Float[Tensor, "layer part batch"]:
     """A sweep, patch by patch."""
-    count = tokens.shape[1] if by == "position" else hooks.n_heads(model, site)
+    count = tokens.shape[1] if by == "position" else models.n_heads(model, site)
     rows = []
     for layer in range(model.cfg.n_layers):
         sets = [[Patch(site, layer, source[site, layer], **{by: i})] for i in range(count)]

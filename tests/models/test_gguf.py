@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from sentences import assert_one_sentence
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from mi_utils import gguf_model
+from mi_utils import models
 
 
 @dataclass
@@ -27,7 +27,7 @@ def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp(request.param)
     original = tiny_models.llama(tied=request.param == "tied")
     source = tiny_wheel.write_gguf(original, folder / "source.gguf")
-    gguf_model.convert(source, folder, bos=tiny_models.START)
+    models.convert(source, folder, bos=tiny_models.START)
     return Converted(original, source, folder)
 
 
@@ -114,13 +114,13 @@ def test_digits_are_split_one_by_one(converted: Converted):
 
 def test_start_token_must_be_a_token(converted: Converted, tmp_path: Path):
     with pytest.raises(ValueError) as caught:
-        gguf_model.convert(converted.source, tmp_path, bos="<|nothing|>")
+        models.convert(converted.source, tmp_path, bos="<|nothing|>")
     assert_one_sentence(caught.value, "<|nothing|>", "token")
 
 
 def test_other_architectures_are_refused(tmp_path: Path):
     source = tiny_wheel.write_gguf(tiny_models.llama(), tmp_path / "source.gguf", architecture="gemma")
     with pytest.raises(ValueError) as caught:
-        gguf_model.convert(source, tmp_path, bos=tiny_models.START)
+        models.convert(source, tmp_path, bos=tiny_models.START)
     assert_one_sentence(caught.value, "'gemma'", "'llama'")
     assert not (tmp_path / "model.safetensors").exists()

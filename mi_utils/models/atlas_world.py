@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from mi_utils import config, data_files
-from mi_utils.embedded import sha256
+from mi_utils.models.wheel import sha256
 
 FILE = "atlas_world.json"
 PAD, BOS = "<pad>", "<bos>"

