@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from nbformat import NotebookNode
 
-from mi_utils import config, data_files
-from mi_utils import superposition_geometry as geometry
+from mi_utils import config, data_files, superposition
 from mi_utils.cli import say
-from mi_utils.superposition import Training, train
+from mi_utils.superposition.toy import Training, train
 from mi_utils.workshop import sources
 
 COMMAND = "python -m mi_utils.recipes.superposition"
@@ -70,12 +69,12 @@ def sweep(
     """Dimensions per feature from dense to sparse; shares are 0 where no feature is kept."""
     inverse = torch.logspace(0, torch.tensor(20.0).log10().item(), worlds)
     W = train(n, m, 1 - 1 / inverse, torch.ones(n), settings).W
-    control = geometry.matched_control(W, torch.Generator().manual_seed(settings.seed))
-    kept = geometry.represented(W)
-    shares = [_shares(geometry.dimensionality(one), kept) for one in (W, control)]
+    control = superposition.matched_control(W, torch.Generator().manual_seed(settings.seed))
+    kept = superposition.represented(W)
+    shares = [_shares(superposition.dimensionality(one), kept) for one in (W, control)]
     found = {
         "1/p": inverse.tolist(),
-        "D*": geometry.dimensions_per_feature(W).tolist(),
+        "D*": superposition.dimensions_per_feature(W).tolist(),
         "kept": kept.sum(dim=1).tolist(),
         "share near a line": shares[0],
         "share near a line, control": shares[1],
@@ -84,7 +83,9 @@ def sweep(
 
 
 def _shares(D: torch.Tensor, kept: torch.Tensor) -> list[float]:
-    return [geometry.share_near(one[mask]) if mask.any() else 0.0 for one, mask in zip(D, kept, strict=True)]
+    return [
+        superposition.share_near(one[mask]) if mask.any() else 0.0 for one, mask in zip(D, kept, strict=True)
+    ]
 
 
 def _ship(name: str, text: str, source: str) -> None:
@@ -99,7 +100,7 @@ def main() -> None:
     if not swept.is_file():
         swept.write_text(json.dumps(sweep(), indent=1) + "\n")
         say("sweep done")
-    _ship(SWEEP_FILE, swept.read_text(), "trained by mi_utils.superposition")
+    _ship(SWEEP_FILE, swept.read_text(), "trained by mi_utils.superposition.toy")
     notebook = sources.read(sources.find("01")[0])
     files = [folder() / f"seed{seed:02d}.json" for seed in range(SEEDS)]
     for seed, file in enumerate(files):

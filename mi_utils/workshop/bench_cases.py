@@ -73,7 +73,7 @@ print({rows} * 128 / (time.perf_counter() - start))"""
 
 _TOYS = """
 import time, torch
-from mi_utils.superposition import Training, train
+from mi_utils.superposition.toy import Training, train
 sparsity, importance, settings = torch.full((64,), 0.95), torch.ones(5), Training(steps=300, batch=256)
 train(5, 2, sparsity[:1], importance, Training(steps=5))
 start = time.perf_counter()

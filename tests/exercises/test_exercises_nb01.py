@@ -12,7 +12,7 @@ import torch
 from frame import assert_passes, right_cases, wrong_cases
 from torch.nn import functional as F
 
-from mi_utils import grading, superposition, superposition_geometry
+from mi_utils import grading, superposition
 from mi_utils.grading import nb01_chance
 from mi_utils.grading.core import STOPPED
 
@@ -489,7 +489,7 @@ def candidates_for_tensors(p, importance):
 
 CANDIDATES_RIGHT = {
     "formula": candidate_losses,
-    "package": superposition_geometry.candidate_losses,
+    "package": superposition.candidate_losses,
     "numbers": candidates_by_numbers,
     "tensors": candidates_for_tensors,
     "tuple": lambda p, i: tuple(candidate_losses(p, i).tolist()),
@@ -637,7 +637,7 @@ def linear_with(*, weight=None, variance=None):
 
 LINEAR_RIGHT = {
     "sorted": best_linear_loss,
-    "package": superposition_geometry.best_linear_loss,
+    "package": superposition.best_linear_loss,
     "eigenvalues": linear_by_eigenvalues,
     "lists": linear_by_lists,
     "topk": lambda s, w, m: w.topk(len(w) - m, largest=False).values.sum() * one_variance(1 - s),
@@ -759,7 +759,7 @@ def off_diagonal(x):
 
 DIMENSIONALITY_RIGHT = {
     "directions": dimensionality,
-    "package": superposition_geometry.dimensionality,
+    "package": superposition.dimensionality,
     "loops": dimensionality_by_loops,
     "gram": dimensionality_of_gram,
     "einsum": lambda W: (squares(W) / torch.einsum("imj,imk->ijk", directions(W), W).square().sum(2)).nan_to_num(0),
@@ -925,7 +925,7 @@ def with_directions_permuted(W, generator):
 
 CONTROL_RIGHT = {
     "normal draws": matched_control,
-    "package": superposition_geometry.matched_control,
+    "package": superposition.matched_control,
     "columns": control_column_by_column,
     "rejection": control_by_rejection,
     "reflection": control_by_reflection,
@@ -1072,7 +1072,7 @@ def interference_in_place(W):
 
 INTERFERENCE_RIGHT = {
     "mask": interference,
-    "package": superposition_geometry.interference,
+    "package": superposition.interference,
     "subtracted": lambda W: hat_dot(W).square().sum(-1) - W.pow(2).sum(1),
     "loops": interference_by_loops,
     "indexed": interference_masked,
@@ -1160,7 +1160,7 @@ def unless_few(bound: Callable) -> Callable:
 
 WELCH_RIGHT = {
     "formula": welch_bound,
-    "package": superposition_geometry.welch_bound,
+    "package": superposition.welch_bound,
     "tensor": lambda N, m: torch.tensor((N - m) / (m * max(N - 1, 1))).clamp_min(0).sqrt(),
     "numpy": unless_few(lambda N, m: np.sqrt((N - m) / (m * (N - 1)))),
     "array": unless_few(lambda N, m: np.asarray((N / m - 1) / (N - 1)) ** 0.5),

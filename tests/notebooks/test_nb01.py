@@ -10,7 +10,6 @@ import torch
 import worked
 
 from mi_utils import data_files, superposition
-from mi_utils import superposition_geometry as geometry
 from mi_utils.recipes import superposition as recipe
 from mi_utils.workshop import sources
 
@@ -55,20 +54,20 @@ def test_the_model_and_its_loss_by_hand_are_the_package_s(W):
 def test_the_best_linear_loss_by_hand_is_the_package_s(m):
     S, importance = torch.tensor([0.0, 0.3, 0.99]), torch.tensor([0.2, 1.0, 3.0, 0.7, 0.1])
     by_hand = solution("pca")(S, importance, m)
-    assert torch.allclose(by_hand, geometry.best_linear_loss(S, importance, m))
+    assert torch.allclose(by_hand, superposition.best_linear_loss(S, importance, m))
 
 
 @pytest.mark.parametrize(("p", "importance"), [(1.0, 1.0), (0.2, 3.0), (0.6, 0.1)])
 def test_the_candidates_by_hand_are_the_package_s(p, importance):
     by_hand = solution("candidates")(p, importance)
-    assert torch.allclose(by_hand, geometry.candidate_losses(p, importance))
+    assert torch.allclose(by_hand, superposition.candidate_losses(p, importance))
 
 
 def test_geometry_by_hand_is_the_package_s(W):
-    assert torch.allclose(solution("dimensionality")(W), geometry.dimensionality(W), atol=1e-6)
-    assert torch.allclose(solution("find_the_bug")(W), geometry.interference(W), atol=1e-5)
+    assert torch.allclose(solution("dimensionality")(W), superposition.dimensionality(W), atol=1e-6)
+    assert torch.allclose(solution("find_the_bug")(W), superposition.interference(W), atol=1e-5)
     control = solution("matched_control")(W, generator(2))
-    assert torch.allclose(control, geometry.matched_control(W, generator(2)))
+    assert torch.allclose(control, superposition.matched_control(W, generator(2)))
 
 
 def test_the_function_with_the_bug_is_wrong_where_the_notebook_says(W):
@@ -77,12 +76,12 @@ def test_the_function_with_the_bug_is_wrong_where_the_notebook_says(W):
     exec(re.search(r"```python\n(.*?)```", cell.source, re.DOTALL)[1], scope)
     given = scope["interference"]
     assert torch.allclose(given(torch.eye(4)[None]), torch.ones(1, 4))
-    assert torch.allclose(given(W) - geometry.interference(W), W.pow(2).sum(dim=1), atol=1e-5)
+    assert torch.allclose(given(W) - superposition.interference(W), W.pow(2).sum(dim=1), atol=1e-5)
 
 
 @pytest.mark.parametrize(("N", "m"), [(1, 1), (3, 3), (3, 2), (128, 16)])
 def test_the_bound_by_hand_is_the_package_s(N, m):
-    assert solution("welch")(N, m) == pytest.approx(geometry.welch_bound(N, m))
+    assert solution("welch")(N, m) == pytest.approx(superposition.welch_bound(N, m))
 
 
 def test_twenty_seeds_were_run_with_the_claims_that_stand_there():

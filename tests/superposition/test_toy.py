@@ -1,4 +1,4 @@
-"""mi_utils.superposition and its parts: against loops, formulas and shapes that are known exactly."""
+"""mi_utils.superposition.toy and its parts: against loops, formulas and shapes that are known exactly."""
 
 import json
 import math
@@ -8,12 +8,10 @@ import pytest
 import torch
 from sentences import assert_one_sentence
 
-from mi_utils import superposition as sp
-from mi_utils import superposition_geometry as geometry
-from mi_utils import superposition_view as view
+from mi_utils import superposition
 from mi_utils.recipes import superposition as recipe
 
-QUICK = sp.Training(steps=5, batch=16)
+QUICK = superposition.Training(steps=5, batch=16)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -35,7 +33,7 @@ def polygon(n: int) -> torch.Tensor:
 
 def test_each_instance_has_its_own_sparsity_and_values_are_uniform():
     S = torch.tensor([0.0, 0.5, 0.9])
-    x = sp.sparse_batch(40_000, S, 4, generator())
+    x = superposition.sparse_batch(40_000, S, 4, generator())
     assert x.shape == (40_000, 3, 4) and x.min() >= 0 and x.max() < 1
     assert torch.allclose((x == 0).float().mean(dim=(0, 2)), S, atol=0.01)
     there = x[:, 2][x[:, 2] > 0]
@@ -45,21 +43,21 @@ def test_each_instance_has_its_own_sparsity_and_values_are_uniform():
 
 
 def test_features_are_independent_of_each_other_and_of_other_instances():
-    x = (sp.sparse_batch(40_000, torch.full((2,), 0.5), 3, generator()) > 0).float().flatten(1)
+    x = (superposition.sparse_batch(40_000, torch.full((2,), 0.5), 3, generator()) > 0).float().flatten(1)
     assert (torch.corrcoef(x.T) - torch.eye(6)).abs().max() < 0.03
 
 
 def test_only_the_generator_is_used():
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    first, second = (sp.sparse_batch(8, torch.tensor([0.5]), 2, generator(4)) for _ in range(2))
+    first, second = (superposition.sparse_batch(8, torch.tensor([0.5]), 2, generator(4)) for _ in range(2))
     assert torch.equal(first, second) and torch.equal(before, torch.get_rng_state())
 
 
 def test_pairs_come_together_or_never_and_are_as_frequent_as_others():
     S = torch.tensor([0.7, 0.9])
-    both = sp.paired_batch(40_000, S, 4, True, generator())
-    apart = sp.paired_batch(40_000, S, 4, False, generator())
+    both = superposition.paired_batch(40_000, S, 4, True, generator())
+    apart = superposition.paired_batch(40_000, S, 4, False, generator())
     assert torch.equal(both[..., 0] > 0, both[..., 1] > 0) and not torch.equal(both[..., 0], both[..., 1])
     assert not ((apart[..., 0] > 0) & (apart[..., 1] > 0)).any()
     for x in (both, apart):
@@ -72,37 +70,57 @@ def test_pairs_come_together_or_never_and_are_as_frequent_as_others():
 @pytest.mark.parametrize(
     ("call", "name"),
     [
-        (lambda: sp.sparse_batch(4, torch.tensor([1.0]), 2, generator()), "sparsity"),
-        (lambda: sp.sparse_batch(4, torch.tensor([-0.1]), 2, generator()), "sparsity"),
-        (lambda: sp.sparse_batch(4, torch.tensor([float("nan")]), 2, generator()), "sparsity"),
-        (lambda: sp.sparse_batch(4, torch.zeros(0), 2, generator()), "sparsity"),
-        (lambda: sp.sparse_batch(0, torch.tensor([0.1]), 2, generator()), "batch"),
-        (lambda: sp.sparse_batch(4, torch.tensor([0.1]), 0, generator()), "n is 0"),
-        (lambda: sp.paired_batch(4, torch.tensor([0.7]), 3, True, generator()), "n is 3"),
-        (lambda: sp.paired_batch(4, torch.tensor([0.4]), 4, False, generator()), "0.4"),
-        (lambda: sp.start(0, 2, 5, 0), "instances"),
-        (lambda: sp.train(3, 0, torch.tensor([0.1]), torch.ones(3), QUICK), "m is 0"),
-        (lambda: sp.train(3, 2, torch.tensor([0.1]), torch.ones(4), QUICK), "importance"),
-        (lambda: sp.train(3, 2, torch.tensor([0.1]), torch.ones(2, 3), QUICK), "importance"),
-        (lambda: sp.train(3, 2, torch.tensor([0.1]), torch.zeros(3), QUICK), "importance"),
-        (lambda: sp.train(3, 2, torch.tensor([0.1]), torch.full((3,), math.nan), QUICK), "importance"),
-        (lambda: sp.train(3, 2, torch.tensor([0.1]), torch.ones(3), sp.Training(steps=0)), "steps"),
+        (lambda: superposition.sparse_batch(4, torch.tensor([1.0]), 2, generator()), "sparsity"),
+        (lambda: superposition.sparse_batch(4, torch.tensor([-0.1]), 2, generator()), "sparsity"),
+        (lambda: superposition.sparse_batch(4, torch.tensor([float("nan")]), 2, generator()), "sparsity"),
+        (lambda: superposition.sparse_batch(4, torch.zeros(0), 2, generator()), "sparsity"),
+        (lambda: superposition.sparse_batch(0, torch.tensor([0.1]), 2, generator()), "batch"),
+        (lambda: superposition.sparse_batch(4, torch.tensor([0.1]), 0, generator()), "n is 0"),
+        (lambda: superposition.paired_batch(4, torch.tensor([0.7]), 3, True, generator()), "n is 3"),
+        (lambda: superposition.paired_batch(4, torch.tensor([0.4]), 4, False, generator()), "0.4"),
+        (lambda: superposition.start(0, 2, 5, 0), "instances"),
+        (lambda: superposition.train(3, 0, torch.tensor([0.1]), torch.ones(3), QUICK), "m is 0"),
+        (lambda: superposition.train(3, 2, torch.tensor([0.1]), torch.ones(4), QUICK), "importance"),
+        (lambda: superposition.train(3, 2, torch.tensor([0.1]), torch.ones(2, 3), QUICK), "importance"),
+        (lambda: superposition.train(3, 2, torch.tensor([0.1]), torch.zeros(3), QUICK), "importance"),
         (
-            lambda: sp.train(3, 2, torch.tensor([0.1]), torch.ones(3), sp.Training(steps=60, rate=1e30)),
+            lambda: superposition.train(3, 2, torch.tensor([0.1]), torch.full((3,), math.nan), QUICK),
+            "importance",
+        ),
+        (
+            lambda: superposition.train(
+                3, 2, torch.tensor([0.1]), torch.ones(3), superposition.Training(steps=0)
+            ),
+            "steps",
+        ),
+        (
+            lambda: superposition.train(
+                3, 2, torch.tensor([0.1]), torch.ones(3), superposition.Training(steps=60, rate=1e30)
+            ),
             "rate",
         ),
-        (lambda: geometry.best_linear_loss(torch.tensor([0.1]), torch.ones(3), 4), "m is 4"),
-        (lambda: geometry.share_near(torch.zeros(0)), "0 values"),
-        (lambda: geometry.share_near(torch.zeros(2), []), "0 lines"),
-        (lambda: geometry.welch_bound(0, 2), "N is 0"),
-        (lambda: geometry.spread_out(1, 2), "N is 1"),
-        (lambda: view.gram_figure(weights(2, 2, 5), torch.zeros(2, 5), ["one"]), "names"),
-        (lambda: view.gram_figure(weights(1, 2, 5) * math.nan, torch.zeros(1, 5), ["one"]), "W^T W"),
-        (lambda: view.training_animation(weights(3, 2, 5), (0, 1)), "steps"),
-        (lambda: view.instance_slider(weights(2, 2, 5), torch.zeros(2, 5), ["one"]), "names"),
-        (lambda: view.points_figure({}, x_title="", y_title=""), "points"),
-        (lambda: view.phase_figure({"a": torch.full((2, 3), 0)}, torch.ones(2), torch.ones(2), "ab"), "maps"),
-        (lambda: view.phase_figure({"a": torch.full((2, 2), 2)}, torch.ones(2), torch.ones(2), "ab"), "maps"),
+        (lambda: superposition.best_linear_loss(torch.tensor([0.1]), torch.ones(3), 4), "m is 4"),
+        (lambda: superposition.share_near(torch.zeros(0)), "0 values"),
+        (lambda: superposition.share_near(torch.zeros(2), []), "0 lines"),
+        (lambda: superposition.welch_bound(0, 2), "N is 0"),
+        (lambda: superposition.spread_out(1, 2), "N is 1"),
+        (lambda: superposition.gram_figure(weights(2, 2, 5), torch.zeros(2, 5), ["one"]), "names"),
+        (lambda: superposition.gram_figure(weights(1, 2, 5) * math.nan, torch.zeros(1, 5), ["one"]), "W^T W"),
+        (lambda: superposition.training_animation(weights(3, 2, 5), (0, 1)), "steps"),
+        (lambda: superposition.instance_slider(weights(2, 2, 5), torch.zeros(2, 5), ["one"]), "names"),
+        (lambda: superposition.points_figure({}, x_title="", y_title=""), "points"),
+        (
+            lambda: superposition.phase_figure(
+                {"a": torch.full((2, 3), 0)}, torch.ones(2), torch.ones(2), "ab"
+            ),
+            "maps",
+        ),
+        (
+            lambda: superposition.phase_figure(
+                {"a": torch.full((2, 2), 2)}, torch.ones(2), torch.ones(2), "ab"
+            ),
+            "maps",
+        ),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(call, name):
@@ -118,7 +136,7 @@ def test_bad_input_is_told_in_one_sentence(call, name):
 @pytest.mark.parametrize("relu", [True, False])
 def test_the_model_is_relu_of_gram_times_x_for_each_instance(relu):
     W, b, x = weights(3, 2, 5), weights(3, 5, seed=1), weights(7, 3, 5, seed=2)
-    out = sp.reconstruct(W, b, x, relu)
+    out = superposition.reconstruct(W, b, x, relu)
     for i in range(3):
         wanted = x[:, i] @ (W[i].T @ W[i]) + b[i]
         assert torch.allclose(out[:, i], wanted.relu() if relu else wanted, atol=1e-5)
@@ -126,16 +144,18 @@ def test_the_model_is_relu_of_gram_times_x_for_each_instance(relu):
 
 def test_the_loss_weights_sums_and_averages():
     x, out = torch.zeros(2, 1, 2), torch.tensor([[[1.0, 2.0]], [[3.0, 0.0]]])
-    assert sp.importance_loss(x, out, torch.tensor([1.0, 0.5])).tolist() == [(1 + 2 + 9) / 2]
+    assert superposition.importance_loss(x, out, torch.tensor([1.0, 0.5])).tolist() == [(1 + 2 + 9) / 2]
     each = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    assert sp.importance_loss(x.expand(2, 2, 2), out.expand(2, 2, 2), each).tolist() == [5, 2]
+    assert superposition.importance_loss(x.expand(2, 2, 2), out.expand(2, 2, 2), each).tolist() == [5, 2]
 
 
 def test_expected_loss_is_that_of_the_examples_and_shares_them_between_instances():
     W, b, S = torch.zeros(2, 1, 3), torch.zeros(2, 3), torch.tensor([0.5, 0.5])
-    found = sp.expected_loss(W, b, S, torch.ones(3), batch=30_500)
+    found = superposition.expected_loss(W, b, S, torch.ones(3), batch=30_500)
     assert found[0] == found[1] and found[0].item() == pytest.approx(3 * 0.5 / 3, rel=0.02)
-    assert sp.expected_loss(W, b, S, torch.ones(3), batch=1001)[0].item() == pytest.approx(0.5, rel=0.1)
+    assert superposition.expected_loss(W, b, S, torch.ones(3), batch=1001)[0].item() == pytest.approx(
+        0.5, rel=0.1
+    )
 
 
 def test_candidates_on_paper_are_what_examples_give():
@@ -145,27 +165,29 @@ def test_candidates_on_paper_are_what_examples_give():
         b = torch.zeros(3, 2)
         if dropped is not None:
             b[:, dropped] = p / 2
-        found = sp.expected_loss(torch.tensor([[W]]).expand(3, 1, 2), b, 1 - p, weighted, batch=200_000)
-        assert torch.allclose(found, geometry.candidate_losses(p, importance)[:, k], rtol=0.02)
+        found = superposition.expected_loss(
+            torch.tensor([[W]]).expand(3, 1, 2), b, 1 - p, weighted, batch=200_000
+        )
+        assert torch.allclose(found, superposition.candidate_losses(p, importance)[:, k], rtol=0.02)
 
 
 def test_antipodal_wins_where_the_algebra_says():
     for importance in (0.3, 1.0, 2.5):
         edge = min(4 * importance / (2 + 5 * importance), 4 / (5 + 2 * importance))
         for p, wanted in ((edge - 0.01, True), (edge + 0.01, False)):
-            assert (geometry.candidate_losses(p, importance).argmin().item() == 2) == wanted
+            assert (superposition.candidate_losses(p, importance).argmin().item() == 2) == wanted
 
 
 def test_candidates_broadcast_over_a_grid():
-    found = geometry.candidate_losses(torch.rand(4, 1), torch.rand(1, 5))
+    found = superposition.candidate_losses(torch.rand(4, 1), torch.rand(1, 5))
     assert found.shape == (4, 5, 3)
 
 
 def test_the_best_linear_loss_is_the_least_eigenvalues():
-    x = sp.sparse_batch(200_000, torch.tensor([0.6]), 4, generator())[:, 0]
+    x = superposition.sparse_batch(200_000, torch.tensor([0.6]), 4, generator())[:, 0]
     importance = torch.tensor([0.3, 2.0, 1.0, 0.5])
     left = torch.linalg.eigvalsh(torch.cov((x * importance.sqrt()).T))[:3].sum()
-    found = geometry.best_linear_loss(torch.tensor([0.6]), importance, 1)
+    found = superposition.best_linear_loss(torch.tensor([0.6]), importance, 1)
     assert found.item() == pytest.approx(left.item(), rel=0.02)
 
 
@@ -175,23 +197,25 @@ def test_the_best_linear_loss_is_the_least_eigenvalues():
 
 def test_training_from_a_seed_repeats_and_keeps_frames():
     S = torch.tensor([0.5, 0.9])
-    settings = sp.Training(steps=30, batch=32, seed=3, frames=4)
-    first, second = (sp.train(4, 2, S, torch.ones(4), settings) for _ in range(2))
+    settings = superposition.Training(steps=30, batch=32, seed=3, frames=4)
+    first, second = (superposition.train(4, 2, S, torch.ones(4), settings) for _ in range(2))
     assert torch.equal(first.W, second.W) and torch.equal(first.b, second.b)
     assert first.steps == (0, 3, 13, 30) and len(first.history_W) == 4  # closer together at the beginning
     assert torch.equal(first.history_W[-1], first.W) and torch.equal(first.history_b[-1], first.b)
-    assert torch.equal(first.history_W[0], sp.start(2, 2, 4, 6)[0]) and not first.W.requires_grad
-    other = sp.train(4, 2, S, torch.ones(4), sp.Training(steps=30, batch=32, seed=4))
+    assert torch.equal(first.history_W[0], superposition.start(2, 2, 4, 6)[0]) and not first.W.requires_grad
+    other = superposition.train(4, 2, S, torch.ones(4), superposition.Training(steps=30, batch=32, seed=4))
     assert (
         not torch.allclose(other.W, first.W) and other.history_W.shape == (0, 2, 2, 4) and other.steps == ()
     )
 
 
 def test_examples_depend_on_the_seed_too(monkeypatch):
-    fixed = sp.start(1, 2, 3, 0)
-    monkeypatch.setattr(sp, "start", lambda *_: tuple(one.clone() for one in fixed))
+    fixed = superposition.start(1, 2, 3, 0)
+    monkeypatch.setattr(superposition.toy, "start", lambda *_: tuple(one.clone() for one in fixed))
     first, second = (
-        sp.train(3, 2, torch.tensor([0.5]), torch.ones(3), sp.Training(steps=5, batch=8, seed=seed))
+        superposition.train(
+            3, 2, torch.tensor([0.5]), torch.ones(3), superposition.Training(steps=5, batch=8, seed=seed)
+        )
         for seed in (1, 2)
     )
     assert not torch.allclose(first.W, second.W, atol=1e-4)
@@ -199,21 +223,23 @@ def test_examples_depend_on_the_seed_too(monkeypatch):
 
 def test_a_linear_model_reaches_pca_and_a_relu_model_passes_it():
     S, importance = torch.full((6,), 0.9), 0.8 ** torch.arange(4)
-    best = geometry.best_linear_loss(S[:1], importance, 2).item()
-    settings = sp.Training(steps=700, batch=128)
+    best = superposition.best_linear_loss(S[:1], importance, 2).item()
+    settings = superposition.Training(steps=700, batch=128)
     found = {}
     for relu in (False, True):
-        trained = sp.train(4, 2, S, importance, settings, relu=relu)
+        trained = superposition.train(4, 2, S, importance, settings, relu=relu)
         found[relu] = (
-            sp.expected_loss(trained.W, trained.b, S, importance, relu=relu, batch=50_000).min().item()
+            superposition.expected_loss(trained.W, trained.b, S, importance, relu=relu, batch=50_000)
+            .min()
+            .item()
         )
     assert found[False] == pytest.approx(best, rel=0.05) and found[True] < 0.4 * best
 
 
 def test_instances_do_not_feel_each_other():
-    fixed = sp.sparse_batch(64, torch.tensor([0.5]), 3, generator())
+    fixed = superposition.sparse_batch(64, torch.tensor([0.5]), 3, generator())
     alone, beside = (
-        sp.train(
+        superposition.train(
             3, 2, torch.full((k,), 0.5), torch.ones(3), QUICK, batches=lambda k=k: fixed.expand(64, k, 3)
         )
         for k in (1, 2)
@@ -223,13 +249,15 @@ def test_instances_do_not_feel_each_other():
 
 def test_training_works_where_gradients_are_off_and_leaves_them_off():
     with torch.no_grad():
-        trained = sp.train(3, 2, torch.tensor([0.5]), torch.ones(3), QUICK)
-        assert not torch.is_grad_enabled() and not torch.equal(trained.W, sp.start(1, 2, 3, 0)[0])
+        trained = superposition.train(3, 2, torch.tensor([0.5]), torch.ones(3), QUICK)
+        assert not torch.is_grad_enabled() and not torch.equal(trained.W, superposition.start(1, 2, 3, 0)[0])
 
 
 def test_importance_of_each_instance_counts():
     importance = torch.tensor([[1.0, 0.01], [0.01, 1.0]])
-    trained = sp.train(2, 1, torch.zeros(2), importance, sp.Training(steps=300, batch=64))
+    trained = superposition.train(
+        2, 1, torch.zeros(2), importance, superposition.Training(steps=300, batch=64)
+    )
     assert trained.W[:, 0].abs().argmax(dim=1).tolist() == [0, 1]
 
 
@@ -240,63 +268,65 @@ def test_importance_of_each_instance_counts():
 @pytest.mark.parametrize("n", [3, 4, 5, 8])
 def test_regular_polygons_have_two_over_n(n):
     W = polygon(n)
-    assert torch.allclose(geometry.dimensionality(W), torch.full((1, n), 2 / n), atol=1e-5)
-    assert geometry.dimensions_per_feature(W).item() == pytest.approx(2 / n)
+    assert torch.allclose(superposition.dimensionality(W), torch.full((1, n), 2 / n), atol=1e-5)
+    assert superposition.dimensions_per_feature(W).item() == pytest.approx(2 / n)
 
 
 def test_lengths_and_missing_features():
     W = torch.tensor([[[2.0, -1.0, 0.0], [0.0, 0.0, 0.0]]])
-    assert geometry.overlaps(W)[0].tolist() == [[2, -1, 0], [-2, 1, 0], [0, 0, 0]]
-    assert geometry.dimensionality(W)[0].tolist() == pytest.approx([4 / 5, 1 / 5, 0])
-    assert geometry.interference(W)[0].tolist() == pytest.approx([1, 4, 0])
-    assert geometry.represented(W)[0].tolist() == [True, True, False]
-    assert geometry.dimensions_per_feature(W).item() == pytest.approx(2 / 5)
+    assert superposition.overlaps(W)[0].tolist() == [[2, -1, 0], [-2, 1, 0], [0, 0, 0]]
+    assert superposition.dimensionality(W)[0].tolist() == pytest.approx([4 / 5, 1 / 5, 0])
+    assert superposition.interference(W)[0].tolist() == pytest.approx([1, 4, 0])
+    assert superposition.represented(W)[0].tolist() == [True, True, False]
+    assert superposition.dimensions_per_feature(W).item() == pytest.approx(2 / 5)
 
 
 def test_interference_and_dimensionality_are_two_sides_of_one_sum():
     W = weights(2, 3, 6)
     squared = W.pow(2).sum(dim=1)
     assert torch.allclose(
-        geometry.dimensionality(W), squared / (squared + geometry.interference(W)), atol=1e-6
+        superposition.dimensionality(W), squared / (squared + superposition.interference(W)), atol=1e-6
     )
 
 
 def test_the_control_keeps_each_length_and_no_angle():
     W = weights(3, 4, 9) * torch.arange(9)
-    control = geometry.matched_control(W, generator(1))
+    control = superposition.matched_control(W, generator(1))
     assert torch.allclose(control.norm(dim=1), W.norm(dim=1), rtol=1e-5)
-    assert not torch.allclose(geometry.overlaps(control).abs(), geometry.overlaps(W).abs(), atol=0.1)
+    assert not torch.allclose(
+        superposition.overlaps(control).abs(), superposition.overlaps(W).abs(), atol=0.1
+    )
     assert not torch.allclose(
         control[0] / control[0].norm(dim=0), control[1] / control[1].norm(dim=0), atol=0.1
     )
 
 
 def test_share_near_a_line():
-    assert geometry.share_near(torch.tensor([0.5, 0.41, 0.45, 0.2, 0.1]), (0.5, 0.4), 0.011) == pytest.approx(
-        0.4
-    )
-    assert geometry.LINES["square antiprism"] == 3 / 8
+    assert superposition.share_near(
+        torch.tensor([0.5, 0.41, 0.45, 0.2, 0.1]), (0.5, 0.4), 0.011
+    ) == pytest.approx(0.4)
+    assert superposition.geometry.LINES["square antiprism"] == 3 / 8
 
 
 def test_kinds_of_two_features():
     W = torch.tensor([[1.0, 0.1], [0.2, -0.9], [0.9, -0.6], [0.8, 0.8]])[:, None]
-    assert geometry.kinds(W).tolist() == [0, 1, 2, 0]
+    assert superposition.kinds(W).tolist() == [0, 1, 2, 0]
 
 
 def test_the_best_seed_is_found_for_each_instance():
     losses = torch.tensor([[1.0, 2.0], [0.5, 3.0]])  # seed instance
-    assert geometry.best_of(losses, torch.tensor([10, 11, 20, 21])).tolist() == [20, 11]
+    assert superposition.best_of(losses, torch.tensor([10, 11, 20, 21])).tolist() == [20, 11]
 
 
 def test_coherence_and_welch():
-    assert geometry.coherence(polygon(3)).item() == pytest.approx(0.5, abs=1e-6)
-    assert geometry.welch_bound(3, 2) == pytest.approx(0.5) and geometry.welch_bound(6, 3) == pytest.approx(
-        5**-0.5
-    )
-    assert geometry.welch_bound(2, 2) == geometry.welch_bound(1, 4) == 0
-    spread = geometry.spread_out(6, 3, sp.Training(steps=300, rate=0.05), tries=4)
+    assert superposition.coherence(polygon(3)).item() == pytest.approx(0.5, abs=1e-6)
+    assert superposition.welch_bound(3, 2) == pytest.approx(0.5) and superposition.welch_bound(
+        6, 3
+    ) == pytest.approx(5**-0.5)
+    assert superposition.welch_bound(2, 2) == superposition.welch_bound(1, 4) == 0
+    spread = superposition.spread_out(6, 3, superposition.Training(steps=300, rate=0.05), tries=4)
     assert torch.allclose(spread.norm(dim=1), torch.ones(4, 6), atol=1e-5)
-    assert geometry.coherence(spread).min().item() == pytest.approx(5**-0.5, abs=3e-3)
+    assert superposition.coherence(spread).min().item() == pytest.approx(5**-0.5, abs=3e-3)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -305,7 +335,7 @@ def test_coherence_and_welch():
 
 def test_gram_figures_show_the_product_the_bias_and_signs():
     W, b = torch.tensor([[[1.0, -1.0]]]), torch.tensor([[0.5, -0.5]])
-    fig = view.gram_figure(W, b, ["<b>one"], title="$x$")
+    fig = superposition.gram_figure(W, b, ["<b>one"], title="$x$")
     z = torch.tensor(fig.data[0].z)
     assert (
         z[:, :2].tolist() == [[1, -1], [-1, 1]] and z[:, 3].tolist() == [0.5, -0.5] and z[:, 2].isnan().all()
@@ -315,14 +345,14 @@ def test_gram_figures_show_the_product_the_bias_and_signs():
 
 
 def test_arrows_run_from_the_origin_to_each_direction():
-    fig = view.arrows_figure(torch.tensor([[[1.0, 0.0], [0.0, -1.0]]]), ["one"])
+    fig = superposition.arrows_figure(torch.tensor([[[1.0, 0.0], [0.0, -1.0]]]), ["one"])
     assert list(fig.data[0].x)[:2] == [0, 1] and list(fig.data[0].y)[3:5] == [0, -1]
     assert [label for label in fig.data[0].text if label] == ["1", "2"]
 
 
 def test_the_animation_has_a_frame_for_each_moment_and_shows_the_last():
     history = weights(4, 2, 5)
-    fig = view.training_animation(history, (0, 1, 5, 9))
+    fig = superposition.training_animation(history, (0, 1, 5, 9))
     assert [frame.name for frame in fig.frames] == ["0", "1", "5", "9"]
     assert list(fig.data[0].x[1::3]) == pytest.approx(history[-1, 0].tolist())
     assert list(fig.frames[0].data[0].x[1::3]) == pytest.approx(history[0, 0].tolist())
@@ -330,7 +360,7 @@ def test_the_animation_has_a_frame_for_each_moment_and_shows_the_last():
 
 
 def test_the_slider_shows_one_instance_at_a_time():
-    fig = view.instance_slider(weights(3, 2, 5), torch.zeros(3, 5), ["a", "b", "c"])
+    fig = superposition.instance_slider(weights(3, 2, 5), torch.zeros(3, 5), ["a", "b", "c"])
     assert [trace.visible for trace in fig.data] == [False] * 6 + [True] * 3
     for i, step in enumerate(fig.layout.sliders[0].steps):
         assert (
@@ -340,7 +370,7 @@ def test_the_slider_shows_one_instance_at_a_time():
 
 def test_phase_figures_write_the_kind_into_each_cell():
     kinds = torch.tensor([[0, 1], [2, 0]])
-    fig = view.phase_figure(
+    fig = superposition.phase_figure(
         {"trained": kinds}, torch.tensor([0.1, 1.0]), torch.tensor([0.5, 2.0]), ["a", "bb", "cc"]
     )
     assert list(fig.data[1].text) == ["a", "b", "c", "a"] and (fig.data[0].z == kinds.numpy()).all()
@@ -348,7 +378,7 @@ def test_phase_figures_write_the_kind_into_each_cell():
 
 def test_points_are_told_apart_by_marker():
     one = (torch.rand(3), torch.rand(3))
-    fig = view.points_figure({"a": one, "b": one}, x_title="x", y_title="y", hline={"half": 0.5})
+    fig = superposition.points_figure({"a": one, "b": one}, x_title="x", y_title="y", hline={"half": 0.5})
     assert fig.data[0].marker.symbol != fig.data[1].marker.symbol and fig.layout.annotations[0].text == "half"
 
 
@@ -383,6 +413,6 @@ def test_a_seed_runs_the_notebook_up_to_its_table():
 
 
 def test_the_sweep_has_a_row_for_each_world():
-    found = recipe.sweep(n=12, m=3, worlds=4, settings=sp.Training(steps=200, batch=32))
+    found = recipe.sweep(n=12, m=3, worlds=4, settings=superposition.Training(steps=200, batch=32))
     assert {len(values) for values in found.values()} == {4}
     assert found["1/p"][0] == 1 and found["1/p"][-1] == pytest.approx(20) and found["D*"][-1] < found["D*"][0]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from mi_utils.superposition import Training, descend
+from mi_utils.superposition.toy import Training, descend
 
 Number = float | int
 LINES = {

@@ -3,7 +3,7 @@
 The ReLU output model of Elhage et al. (2022), "Toy Models of Superposition": ``x' = ReLU(W^T W x + b)``,
 trained to give back features that are mostly zero. *Instances* are models of one shape that are trained side
 by side in batched tensors: other sparsities, other seeds. What their weights look like is in
-:mod:`mi_utils.superposition_geometry`, figures in :mod:`mi_utils.superposition_view`.
+:mod:`mi_utils.superposition.geometry`, figures in :mod:`mi_utils.superposition.view`.
 """
 
 from collections.abc import Callable, Sequence
