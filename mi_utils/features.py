@@ -16,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import harvest, prompts
 from mi_utils.feature_store import Excerpt, FeatureActivations
-from mi_utils.sae import SAE, check_fits
+from mi_utils.sae.sae import SAE, check_fits
 
 __all__ = [
     "Excerpt",

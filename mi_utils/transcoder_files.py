@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.sae_files import CONFIG, VERSION, WEIGHTS
+from mi_utils.sae.files import CONFIG, VERSION, WEIGHTS
 from mi_utils.transcoders import Kind, Transcoders, check_fits
 
 if TYPE_CHECKING:

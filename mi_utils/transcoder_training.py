@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from mi_utils import jumprelu
+from mi_utils import sae
 from mi_utils.transcoders import Kind, Transcoders
 
 _ROWS_FOR_RANK = 128  # tokens on which the threshold of a batch is found: a rank over all of them is slow
@@ -261,7 +261,7 @@ class Trainer:
         features, total = [], torch.zeros(())
         for layer, p in enumerate(pre):
             threshold = self.log_threshold[layer].exp()
-            features.append(jumprelu.Jump.apply(p, threshold, s.bandwidth))
+            features.append(sae.Jump.apply(p, threshold, s.bandwidth))
             length = self._decoder_lengths(layer) / math.sqrt(self.d_model)
             sparse = torch.tanh(s.c * features[-1] * length).sum(dim=-1).mean()
             revive = (F.relu(threshold - p) * length).sum(dim=-1).mean()  # Ameisen et al.: weight 3e-6

@@ -8,7 +8,7 @@ import torch
 from sentences import assert_one_sentence
 
 from mi_utils import features, harvest
-from mi_utils.sae import SAE
+from mi_utils.sae.sae import SAE
 
 CONTEXTS, LENGTH, LATENTS = 9, 12, 7
 DEAD, DENSE = 3, 5

@@ -14,9 +14,9 @@ from sentences import assert_one_sentence
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import sae_files, transcoder_files
+from mi_utils import sae, transcoder_files
 from mi_utils.models.run import attached
-from mi_utils.sae_files import CONFIG, WEIGHTS
+from mi_utils.sae.files import CONFIG, WEIGHTS
 from mi_utils.transcoder_files import read_circuit_tracer, read_saelens, write_circuit_tracer, write_saelens
 from mi_utils.transcoders import Transcoders
 
@@ -170,7 +170,7 @@ def test_spliced_into_a_model_by_saelens(name: str, skip: bool, request: pytest.
         before = model(tokens)
         with attached(model, hooks):
             wanted = model(tokens)
-        with sae_files.attachable(model) as able:
+        with sae.attachable(model) as able:
             spliced = able.run_with_saes(
                 tokens, saes=[transcoder_files.to_saelens(ours, i) for i in range(LAYERS)]
             )

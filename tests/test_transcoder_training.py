@@ -8,7 +8,7 @@ import torch
 from sentences import assert_one_sentence
 from torch import Tensor
 
-from mi_utils import jumprelu
+from mi_utils import sae
 from mi_utils.transcoder_training import Settings, Trainer, train
 from mi_utils.transcoders import Transcoders, evaluate, skip_alone
 
@@ -256,7 +256,7 @@ def test_gradient_of_a_threshold_is_that_of_the_smoothed_step():
         return (weights * threshold * ramp).sum(dim=0)
 
     inputs, leaf = pre.clone().requires_grad_(), threshold.clone().requires_grad_()
-    values = jumprelu.Jump.apply(inputs, leaf, bandwidth)
+    values = sae.Jump.apply(inputs, leaf, bandwidth)
     assert torch.equal(values, torch.where(pre > threshold, pre, 0))
     (weights * values).sum().backward()
     step = 1e-7
@@ -273,7 +273,7 @@ def test_gradient_of_a_threshold_is_right_on_average():
         return (pre * (pre > threshold)).mean().item()
 
     leaf = torch.tensor([0.7], dtype=torch.float64, requires_grad=True)
-    jumprelu.Jump.apply(pre, leaf, 0.5).mean().backward()
+    sae.Jump.apply(pre, leaf, 0.5).mean().backward()
     assert leaf.grad.item() == pytest.approx((mean(0.75) - mean(0.65)) / 0.1, rel=1e-3)
 
 

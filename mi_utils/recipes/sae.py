@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_utils import config, corpus, data_files, harvest, models, sae_files
+from mi_utils import config, corpus, data_files, harvest, models, sae
 from mi_utils.cli import say
-from mi_utils.sae import SAE
-from mi_utils.sae_training import Settings, train
+from mi_utils.sae.sae import SAE
+from mi_utils.sae.training import Settings, train
 
 COMMAND = "python -m mi_utils.recipes.sae"
 FILE = "sae_smollm2-135m"
@@ -83,22 +83,20 @@ def trained(seed: int = SETTINGS.seed) -> SAE:
     kept = folder() / f"seed{seed}"
     if not kept.is_dir():
         result = train(harvested(), replace(SETTINGS, seed=seed), model=models.load.DEFAULT, hook=HOOK)
-        sae_files.save(
-            result.sae, kept.with_suffix(".new"), tokens=result.tokens, seconds=round(result.seconds)
-        )
+        sae.save(result.sae, kept.with_suffix(".new"), tokens=result.tokens, seconds=round(result.seconds))
         kept.with_suffix(".new").rename(kept)
         say(
             f"{kept.name}: {result.tokens:,} tokens in {result.seconds:,.0f} s, last FVU "
             f"{result.fvu[-50:].mean():.3f}"
         )
-    return sae_files.load(kept)
+    return sae.load(kept)
 
 
 def main() -> None:
     ships = trained()
     trained(SECOND_SEED)
-    sae_files.save(ships, data_files.folder() / FILE, dtype=torch.float16, trained_by=COMMAND)
-    for name in (sae_files.WEIGHTS, sae_files.CONFIG):
+    sae.save(ships, data_files.folder() / FILE, dtype=torch.float16, trained_by=COMMAND)
+    for name in (sae.files.WEIGHTS, sae.files.CONFIG):
         data_files.record(
             f"{FILE}/{name}",
             licence="Apache-2.0",

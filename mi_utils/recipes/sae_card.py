@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import corpus, data_files, feature_rules, features, harvest, models, prompts, sae, sae_causal
+from mi_utils import corpus, data_files, feature_rules, features, harvest, models, prompts, sae
 from mi_utils.cli import say
 from mi_utils.recipes import sae as recipe
 from mi_utils.recipes import sae_seeds
-from mi_utils.sae_training import train
+from mi_utils.sae.training import train
 
 COMMAND = "python -m mi_utils.recipes.sae_card"
 FILE = "sae_card.json"
@@ -64,7 +64,7 @@ def in_the_model(model: TransformerBridge, found: sae.SAE) -> dict[str, dict]:
     result = {}
     for part in corpus.PARTS:
         tokens = corpus.contexts(model, parts=part, split="test", count=CAUSAL_CONTEXTS, seed=SEED)
-        splice = sae_causal.evaluate_splice(model, found, tokens)
+        splice = sae.evaluate_splice(model, found, tokens)
         result[part] = {key: round(value, 4) for key, value in splice.__dict__.items()}
         for against in ("zero", "mean"):
             result[part][f"CE recovered ({against})"] = round(splice.recovered(against), 4)

@@ -6,10 +6,10 @@ holds for all. Needs the harvest of ``mi_utils.recipes.sae``; every seed is kept
 minutes on two cores.
 """
 
-from mi_utils import corpus, harvest, models, sae, sae_causal
+from mi_utils import corpus, harvest, models, sae
 from mi_utils.recipes import sae as recipe
 from mi_utils.recipes import seeds
-from mi_utils.sae_training import Settings, train
+from mi_utils.sae.training import Settings, train
 
 COMMAND = "python -m mi_utils.recipes.sae_seeds"
 FILE = "sae_seeds.json"
@@ -27,7 +27,7 @@ def one_seed(model, x, test, tokens, seed: int) -> dict:
     """Train on a stretch of the harvest and measure on held-out text; contexts lie in random order there."""
     start = seed * (len(x) - TOKENS) // (SEEDS - 1)
     found = train(x[start : start + TOKENS], settings(seed), model=models.load.DEFAULT, hook=recipe.HOOK).sae
-    fit, splice = sae.evaluate(found, test), sae_causal.evaluate_splice(model, found, tokens)
+    fit, splice = sae.evaluate(found, test), sae.evaluate_splice(model, found, tokens)
     return {
         "seed": seed,
         "fvu": round(fit.fvu, 4),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mi_utils import sae
 from mi_utils.recipes import seeds
-from mi_utils.sae_training import Settings, train
+from mi_utils.sae.training import Settings, train
 
 COMMAND = "python -m mi_utils.recipes.sae_tree"
 FILE = "sae_tree.json"

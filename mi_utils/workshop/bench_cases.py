@@ -92,7 +92,7 @@ x = harvest.collect(model, tokens, "blocks.15.hook_resid_pre").values
 d_in, d_sae, k, batch = x.shape[1], 2304, 32, 2048
 """
 _OUR_SAE = """
-from mi_utils.sae_training import Settings, train
+from mi_utils.sae.training import Settings, train
 def work(steps):
     train(x, Settings(d_sae, "topk", k=k, batch=batch, steps=steps))
 """

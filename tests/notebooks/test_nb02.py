@@ -9,7 +9,7 @@ import pytest
 import torch
 import worked
 
-from mi_utils import data_files, features, models, sae, sae_causal, sae_files, sae_training
+from mi_utils import data_files, features, models, sae
 from mi_utils.recipes import sae as recipe
 from mi_utils.recipes import sae_card, sae_seeds, sae_toy, sae_tree
 from mi_utils.workshop import sources
@@ -53,7 +53,7 @@ def test_grades_by_hand_are_the_package_s(autoencoder, x):
 
 
 def test_the_loss_recovered_by_hand_is_the_package_s():
-    splice = sae_causal.Splice(3.0, 3.5, 11.0, 8.0, 0.4, 9.0, 6.0)
+    splice = sae.Splice(3.0, 3.5, 11.0, 8.0, 0.4, 9.0, 6.0)
     by_hand = solution("loss_recovered")["loss_recovered"]
     assert by_hand(splice.clean, splice.spliced, splice.mean) == pytest.approx(splice.recovered("mean"))
     assert by_hand(splice.clean, splice.spliced, splice.zero) == pytest.approx(splice.recovered("zero"))
@@ -63,7 +63,7 @@ def test_topk_and_the_edit_by_hand_are_the_package_s(autoencoder, x):
     pre = autoencoder.pre_activations(x)
     torch.testing.assert_close(solution("topk")["topk_latents"](pre, 3), sae.keep_top(pre, 3))
     by_hand = solution("keep_the_error")["ablate_latent"](x[None], autoencoder, 5)
-    torch.testing.assert_close(by_hand, sae_causal.set_latent(autoencoder, 5)(x[None]))
+    torch.testing.assert_close(by_hand, sae.set_latent(autoencoder, 5)(x[None]))
 
 
 def test_promoted_tokens_by_hand_are_the_package_s():
@@ -73,13 +73,13 @@ def test_promoted_tokens_by_hand_are_the_package_s():
 
 
 def test_the_loop_by_hand_finds_what_the_package_finds():
-    scope = {"torch": torch, "sae": sae, "SEED": 0}
+    scope = {"torch": torch, "sae": sae.sae, "SEED": 0}
     exec(cell("by-hand"), scope)
     features_, hidden, _ = sae_toy.toy(0)
     scale = (hidden - hidden.mean(dim=0)).square().mean().sqrt().item()
     with torch.no_grad():  # as in the notebook, which switches gradients off
         by_hand = scope["train_by_hand"](hidden, sae_toy.FEATURES, l1=scale)
-    package = sae_training.train(hidden, sae_toy.settings("standard", 1.0, 0, sae_toy.FEATURES)).sae
+    package = sae.train(hidden, sae_toy.settings("standard", 1.0, 0, sae_toy.FEATURES)).sae
     one, other = (sae.evaluate(found, hidden) for found in (by_hand, package))
     assert one.fvu == pytest.approx(other.fvu, rel=0.2)
     assert min(sae.mmcs(found.W_dec, features_) for found in (by_hand, package)) > 0.8
@@ -98,11 +98,11 @@ def test_the_notebook_trains_with_the_recorded_settings():
 
 
 def test_the_sae_that_ships_is_sound():
-    shipped = sae_files.load(FOLDER)
+    shipped = sae.load(FOLDER)
     assert (shipped.model, shipped.hook) == (models.load.DEFAULT, recipe.HOOK)
     assert (shipped.d_sae, shipped.k) == (recipe.SETTINGS.d_sae, recipe.SETTINGS.k)
     torch.testing.assert_close(shipped.W_dec.norm(dim=-1), torch.ones(shipped.d_sae), atol=2e-3, rtol=0)
-    assert (FOLDER / sae_files.WEIGHTS).stat().st_size < 12e6
+    assert (FOLDER / sae.files.WEIGHTS).stat().st_size < 12e6
 
 
 def test_the_card_is_complete():

@@ -9,9 +9,8 @@ from sentences import assert_one_sentence
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from mi_utils import sae as saes
-from mi_utils import sae_training
-from mi_utils.sae_training import Settings, train
+from mi_utils import sae
+from mi_utils.sae.training import Settings, train
 
 KINDS = ("standard", "topk", "batchtopk", "jumprelu")
 QUICK = {
@@ -49,17 +48,17 @@ def refused(call, *said: str) -> None:
 
 
 def test_schedule_rises_stays_and_falls_over_the_last_fifth():
-    rates = [sae_training._schedule(step, Settings(8, k=1, steps=100, warm_up=10)) for step in range(100)]
+    rates = [sae.training._schedule(step, Settings(8, k=1, steps=100, warm_up=10)) for step in range(100)]
     assert rates[:10] == pytest.approx([i / 10 for i in range(1, 11)])
     assert rates[10:81] == pytest.approx([1.0] * 71)
     assert rates[80:] == pytest.approx([(100 - step) / 20 for step in range(80, 100)]) and rates[-1] > 0
-    assert sae_training._schedule(0, Settings(8, k=1, steps=100, warm_up=0)) == 1
+    assert sae.training._schedule(0, Settings(8, k=1, steps=100, warm_up=0)) == 1
 
 
 @pytest.mark.parametrize(("count", "batch"), [(12, 4), (14, 4), (5, 5), (3, 8)])
 def test_every_token_comes_once_before_any_comes_again(count: int, batch: int):
     """What is left of a permutation after whole batches waits for the next one."""
-    rows = sae_training._order(count, batch, torch.Generator().manual_seed(0))
+    rows = sae.training._order(count, batch, torch.Generator().manual_seed(0))
     in_epoch = count // min(batch, count)
     epochs = [torch.cat([next(rows) for _ in range(in_epoch)]).tolist() for _ in range(20)]
     for epoch in epochs:
@@ -100,7 +99,7 @@ def test_record_is_that_of_the_batches(kind: str):
     trained = train(x, replace(QUICK[kind], steps=3, batch=999, lr=1e-12))
     assert trained.fvu.shape == trained.l0.shape == (3,) and trained.seconds > 0
     assert trained.tokens == 3 * 200  # no batch is larger than what there is
-    fit = saes.evaluate(trained.sae, x)
+    fit = sae.evaluate(trained.sae, x)
     torch.testing.assert_close(trained.fvu, torch.full((3,), fit.fvu), rtol=2e-3, atol=0)
     torch.testing.assert_close(trained.l0, torch.full((3,), fit.l0), rtol=2e-3, atol=0.02)
     assert train(x, replace(QUICK[kind], steps=3, batch=50)).tokens == 150
@@ -117,7 +116,7 @@ def test_activations_in_other_units_give_the_same_sae_in_those_units(kind: str):
         if getattr(plain, name) is not None:
             torch.testing.assert_close(getattr(scaled, name), 4 * getattr(plain, name))
     torch.testing.assert_close(scaled.encode(4 * x), 4 * plain.encode(x), rtol=1e-4, atol=1e-4)
-    fits = [saes.evaluate(*pair).fvu for pair in ((plain, x), (scaled, 4 * x), (shifted, 4 * x + 8))]
+    fits = [sae.evaluate(*pair).fvu for pair in ((plain, x), (scaled, 4 * x), (shifted, 4 * x + 8))]
     assert fits[1] == pytest.approx(fits[0], rel=1e-4) and fits[2] == pytest.approx(fits[0], rel=2e-2)
 
 
@@ -129,8 +128,8 @@ def test_activations_in_other_units_give_the_same_sae_in_those_units(kind: str):
 def test_sparse_orthogonal_features_are_recovered(kind: str):
     (x, features), (fresh, _) = sparse_data(), sparse_data(1_000, seed=1)
     trained = train(x + 2, QUICK[kind])
-    fit = saes.evaluate(trained.sae, fresh + 2)
-    assert saes.mmcs(trained.sae.W_dec, features) > 0.95
+    fit = sae.evaluate(trained.sae, fresh + 2)
+    assert sae.mmcs(trained.sae.W_dec, features) > 0.95
     assert fit.fvu < 0.1 and fit.l0 < 4
     assert trained.fvu[-20:].mean() < 0.3 * trained.fvu[0]
     if kind == "batchtopk":
@@ -145,10 +144,10 @@ def test_threshold_of_batchtopk_lets_k_latents_through_on_fresh_tokens():
     threshold = trained.sae.threshold
     assert (threshold == threshold[0]).all() and threshold[0] > 0
     assert trained.l0[-1] == pytest.approx(5, abs=0.01)
-    assert saes.evaluate(trained.sae, fresh).l0 == pytest.approx(5, rel=0.12)
+    assert sae.evaluate(trained.sae, fresh).l0 == pytest.approx(5, rel=0.12)
 
 
-def same(one: saes.SAE, other: saes.SAE) -> bool:
+def same(one: sae.SAE, other: sae.SAE) -> bool:
     return all(
         torch.allclose(getattr(one, name), getattr(other, name), rtol=1e-5, atol=1e-6)
         for name in ("W_enc", "b_enc", "W_dec", "b_dec")

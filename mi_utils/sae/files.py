@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.sae import SAE
+from mi_utils.sae.sae import SAE
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"  # SAELens' names
 VERSION = (

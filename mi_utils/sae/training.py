@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from mi_utils import jumprelu
-from mi_utils.sae import SAE, check_activations, check_k
+from mi_utils import sae
+from mi_utils.sae.sae import SAE, check_activations, check_k
 
 Kind = Literal["standard", "topk", "batchtopk", "jumprelu"]
 
@@ -226,8 +226,8 @@ class _Weights:
 
     def _jumprelu(self, batch: Tensor) -> tuple[Tensor, float, Tensor]:
         pre, threshold = self._dense(batch), self.log_threshold.exp()
-        latents = jumprelu.Jump.apply(pre, threshold, self.settings.bandwidth)
-        l0 = jumprelu.Step.apply(pre, threshold, self.settings.bandwidth).sum(dim=-1).mean()
+        latents = sae.Jump.apply(pre, threshold, self.settings.bandwidth)
+        l0 = sae.Step.apply(pre, threshold, self.settings.bandwidth).sum(dim=-1).mean()
         return self._finish(batch, pre, latents, self.settings.sparsity * l0)
 
     def _dense(self, batch: Tensor) -> Float[Tensor, "batch d_sae"]:

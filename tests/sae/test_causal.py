@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import sae_causal
 from mi_utils.models.load import load_model
-from mi_utils.sae import SAE
-from mi_utils.sae_causal import Splice
+from mi_utils.sae import causal as sae_causal
+from mi_utils.sae.causal import Splice
+from mi_utils.sae.sae import SAE
 
 HOOK, MASSIVE = "blocks.1.hook_resid_pre", 5
 ROWS, POS, WIDTH, LATENTS = 5, 8, 32, 64

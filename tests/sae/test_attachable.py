@@ -1,4 +1,4 @@
-"""``sae_files.attachable``: SAELens splices into a model loaded here as we do, and leaves nothing behind."""
+"""``sae.attachable``: SAELens splices into a model loaded here as we do, and leaves nothing behind."""
 
 from collections import Counter
 from pathlib import Path
@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import sae_causal, sae_files
+from mi_utils import sae
 from mi_utils.models.load import load_model
-from mi_utils.sae import SAE
+from mi_utils.sae.sae import SAE
 
 HOOK = "blocks.1.hook_resid_pre"
 PLACES = (
@@ -44,7 +44,7 @@ def tokens() -> Tensor:
 
 
 def theirs_at(hook: str, folder: Path) -> sae_lens.SAE:
-    return sae_lens.SAE.load_from_disk(sae_files.save(made_up(hook), folder / "sae"))
+    return sae_lens.SAE.load_from_disk(sae.save(made_up(hook), folder / "sae"))
 
 
 class Firing:
@@ -79,12 +79,12 @@ def test_attached_saes_are_spliced_in_as_here_and_leave_nothing_behind(hook: str
     registry."""
     before, theirs = Firing(model), theirs_at(hook, tmp_path)
     assert before.counts[hook] == 1 and set(before.counts.values()) <= {0, 1}
-    with sae_files.attachable(model) as able, torch.no_grad():
+    with sae.attachable(model) as able, torch.no_grad():
         assert able is model
         spliced = able.run_with_saes(tokens(), saes=[theirs])
         kept = able.run_with_saes(tokens(), saes=[theirs], use_error_term=True)
         _, cache = able.run_with_cache_with_saes(tokens(), saes=[theirs])
-    wanted = sae_causal.run_edited(model, tokens(), hook, made_up().reconstruct)
+    wanted = sae.run_edited(model, tokens(), hook, made_up().reconstruct)
     torch.testing.assert_close(spliced, wanted, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(kept, before.logits, rtol=1e-4, atol=1e-4)
     assert (spliced - before.logits).abs().max() > 0.1
@@ -97,7 +97,7 @@ def test_attached_saes_are_spliced_in_as_here_and_leave_nothing_behind(hook: str
 
 def test_an_sae_left_attached_is_taken_off(model, tmp_path: Path):
     before, theirs = Firing(model), theirs_at(HOOK, tmp_path)
-    with sae_files.attachable(model) as able, torch.no_grad():
+    with sae.attachable(model) as able, torch.no_grad():
         able.add_sae(theirs)
         assert (able(tokens()) - before.logits).abs().max() > 0.1
     assert_untouched(model, before)
@@ -106,7 +106,7 @@ def test_an_sae_left_attached_is_taken_off(model, tmp_path: Path):
 
 def test_an_error_inside_leaves_the_model_as_it_was(model, tmp_path: Path):
     before, theirs = Firing(model), theirs_at("blocks.0.hook_resid_post", tmp_path)
-    with pytest.raises(KeyError, match="of the user"), sae_files.attachable(model) as able:
+    with pytest.raises(KeyError, match="of the user"), sae.attachable(model) as able:
         able.add_sae(theirs)
         raise KeyError("of the user")
     assert_untouched(model, before)
@@ -115,7 +115,7 @@ def test_an_error_inside_leaves_the_model_as_it_was(model, tmp_path: Path):
 def test_attachable_twice_and_with_two_saes(model, tmp_path: Path):
     before, saes = Firing(model), [theirs_at(hook, tmp_path / hook) for hook in PLACES[:2] + PLACES[3:4]]
     for _ in range(2):
-        with sae_files.attachable(model) as able, torch.no_grad():
+        with sae.attachable(model) as able, torch.no_grad():
             able.run_with_saes(tokens(), saes=saes[:2])
             able.run_with_saes(tokens(), saes=saes[1:])
         assert_untouched(model, before)
@@ -123,13 +123,13 @@ def test_attachable_twice_and_with_two_saes(model, tmp_path: Path):
 
 def test_edits_and_ablations_work_after_saes_were_attached(model, tmp_path: Path):
     """The ways this package reads and edits a hook point, at the very place."""
-    edited = sae_causal.run_edited(model, tokens(), HOOK, torch.zeros_like)
+    edited = sae.run_edited(model, tokens(), HOOK, torch.zeros_like)
     with torch.no_grad():
         read = model.run_with_cache(tokens())[1][HOOK]
-        with sae_files.attachable(model) as able:
+        with sae.attachable(model) as able:
             able.run_with_saes(tokens(), saes=[theirs_at(HOOK, tmp_path)])
         torch.testing.assert_close(model.run_with_cache(tokens())[1][HOOK], read)
-    torch.testing.assert_close(sae_causal.run_edited(model, tokens(), HOOK, torch.zeros_like), edited)
+    torch.testing.assert_close(sae.run_edited(model, tokens(), HOOK, torch.zeros_like), edited)
     calls = []
     model.run_with_hooks(tokens(), fwd_hooks=[(HOOK, lambda value, hook: calls.append(hook.name))])
     assert len(calls) == 1

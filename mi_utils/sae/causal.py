@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import harvest
-from mi_utils.sae import SAE, check_fits
+from mi_utils.sae.sae import SAE, check_fits
 
 Edit = Callable[[Tensor], Tensor]  # [..., d_in] -> [..., d_in]
 _ROWS = 64  # contexts' positions unembedded at a time

@@ -9,8 +9,8 @@ from sentences import assert_one_sentence
 from torch import Tensor
 from torch.nn import functional as F
 
-from mi_utils import sae as saes
-from mi_utils.sae import SAE
+from mi_utils.sae import sae as saes
+from mi_utils.sae.sae import SAE
 
 D_IN, D_SAE, K = 6, 10, 3
 ARCHITECTURES = ("standard", "topk", "jumprelu")

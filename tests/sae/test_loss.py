@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mi_utils import jumprelu, sae_training
-from mi_utils.sae_training import Settings
+from mi_utils import sae
+from mi_utils.sae.training import Settings
 
 NAMES = ("encoder", "decoder", "b_enc", "b_dec", "log_threshold")
 
@@ -18,11 +18,11 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def some_weights(kind: str, *, d_in: int = 6, d_sae: int = 12, **more) -> sae_training._Weights:
+def some_weights(kind: str, *, d_in: int = 6, d_sae: int = 12, **more) -> sae.training._Weights:
     """Encoder and decoder apart, all biases and thresholds at work."""
     needed = {"k": 3} if "topk" in kind else {"sparsity": 0.7}
     settings = Settings(d_sae, kind, **({"bandwidth": 0.5} | needed | more))
-    weights = sae_training._Weights(d_in, settings, torch.Generator().manual_seed(0))
+    weights = sae.training._Weights(d_in, settings, torch.Generator().manual_seed(0))
     with torch.no_grad():
         for i, name in enumerate(("encoder", "b_enc", "b_dec", "log_threshold")):
             value = getattr(weights, name)
@@ -30,7 +30,7 @@ def some_weights(kind: str, *, d_in: int = 6, d_sae: int = 12, **more) -> sae_tr
     return weights
 
 
-def gradients(weights: sae_training._Weights, batch: Tensor) -> dict[str, Tensor]:
+def gradients(weights: sae.training._Weights, batch: Tensor) -> dict[str, Tensor]:
     loss = weights.loss(batch)[2]
     names = NAMES if weights.settings.kind == "jumprelu" else NAMES[:4]
     return dict(
@@ -38,7 +38,7 @@ def gradients(weights: sae_training._Weights, batch: Tensor) -> dict[str, Tensor
     )
 
 
-def dense_loss(weights: sae_training._Weights, batch: Tensor) -> Tensor:
+def dense_loss(weights: sae.training._Weights, batch: Tensor) -> Tensor:
     """The loss written with full matrices and autograd's own derivatives (TopK and BatchTopK)."""
     settings, dead = weights.settings, weights.silent >= weights.settings.dead_after
     pre = (batch - weights.b_dec) @ weights.encoder.T + weights.b_enc
@@ -123,10 +123,10 @@ def test_an_infinitesimal_step_of_the_threshold_is_what_its_derivative_says():
     """In expectation over tokens: the count that passes falls by the density at the threshold."""
     pre = torch.linspace(-2, 2, 400_001)[:, None]  # 100,000 tokens a unit
     threshold = torch.tensor([0.75], requires_grad=True)
-    jumprelu.Step.apply(pre, threshold, 0.2).sum().backward()
+    sae.Step.apply(pre, threshold, 0.2).sum().backward()
     assert threshold.grad.item() == pytest.approx(-100_000, rel=1e-3)
     threshold.grad = None
-    jumprelu.Jump.apply(pre, threshold, 0.2).sum().backward()  # sum of pre above the threshold
+    sae.Jump.apply(pre, threshold, 0.2).sum().backward()  # sum of pre above the threshold
     assert threshold.grad.item() == pytest.approx(-0.75 * 100_000, rel=1e-3)
 
 
@@ -159,7 +159,7 @@ def test_the_auxiliary_loss_brings_back_a_latent_that_is_outranked():
 
     def last_error(aux: float) -> tuple[float, bool]:
         settings = Settings(3, "topk", k=1, aux=aux, dead_after=300, lr=1e-2, warm_up=0, steps=100, batch=100)
-        weights = sae_training._Weights(8, settings, generator)
+        weights = sae.training._Weights(8, settings, generator)
         with torch.no_grad():
             rows = torch.eye(8)[:3].clone()
             rows[2] = F.normalize(torch.tensor([0, 0, 1.0, 0.5, 0, 0, 0, 0]), dim=0)

@@ -12,9 +12,9 @@ from sentences import assert_one_sentence
 from torch import Tensor
 from torch.nn import functional as F
 
-from mi_utils import sae_files
-from mi_utils.sae import SAE
-from mi_utils.sae_files import CONFIG, WEIGHTS
+from mi_utils import sae
+from mi_utils.sae.files import CONFIG, WEIGHTS
+from mi_utils.sae.sae import SAE
 
 D_IN, D_SAE, K = 32, 64, 5
 ARCHITECTURES = ("standard", "topk", "jumprelu")
@@ -66,7 +66,7 @@ def refused(call, *said: str) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_saelens_computes_the_same_with_what_is_written_here(architecture: str, tmp_path: Path):
     ours = made_up(architecture)
-    theirs = sae_lens.SAE.load_from_disk(sae_files.save(ours, tmp_path / "new" / "sae"))
+    theirs = sae_lens.SAE.load_from_disk(sae.save(ours, tmp_path / "new" / "sae"))
     assert theirs.cfg.architecture() == architecture
     assert (theirs.cfg.metadata.model_name, theirs.cfg.metadata.hook_name) == ("tiny-llama", HOOK)
     assert_same_function(ours, theirs, 2 * noise(3, 40, D_IN))
@@ -75,7 +75,7 @@ def test_saelens_computes_the_same_with_what_is_written_here(architecture: str, 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_is_written_here_is_read_here(architecture: str, tmp_path: Path):
     ours = made_up(architecture)
-    found = sae_files.load(str(sae_files.save(ours, tmp_path)))
+    found = sae.load(str(sae.save(ours, tmp_path)))
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
         assert torch.equal(getattr(found, name), getattr(ours, name)), name
     for name in ("architecture", "k", "model", "hook"):
@@ -87,10 +87,10 @@ def test_what_is_written_here_is_read_here(architecture: str, tmp_path: Path):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_half_precision_on_disk_is_float32_in_memory(architecture: str, tmp_path: Path):
     ours = made_up(architecture)
-    folder = sae_files.save(ours, tmp_path / "half", dtype=torch.float16)
-    full = sae_files.save(ours, tmp_path / "full")
+    folder = sae.save(ours, tmp_path / "half", dtype=torch.float16)
+    full = sae.save(ours, tmp_path / "full")
     assert (folder / WEIGHTS).stat().st_size < 0.55 * (full / WEIGHTS).stat().st_size
-    found = sae_files.load(folder)
+    found = sae.load(folder)
     assert {value.dtype for value in vars(found).values() if isinstance(value, Tensor)} == {torch.float32}
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
         assert torch.equal(getattr(found, name), getattr(ours, name).half().float()), name
@@ -100,13 +100,13 @@ def test_half_precision_on_disk_is_float32_in_memory(architecture: str, tmp_path
 
 
 def test_metadata_are_kept_beside_model_and_hook(tmp_path: Path):
-    sae_files.save(made_up(), tmp_path, tokens=1_000, text="<b>")
+    sae.save(made_up(), tmp_path, tokens=1_000, text="<b>")
     metadata = json.loads((tmp_path / CONFIG).read_text())["metadata"]
     assert (metadata["tokens"], metadata["text"], metadata["hook_name"]) == (1_000, "<b>", HOOK)
 
 
 def test_an_sae_that_is_not_about_a_model(tmp_path: Path):
-    found = sae_files.load(sae_files.save(made_up(model="", hook=""), tmp_path))
+    found = sae.load(sae.save(made_up(model="", hook=""), tmp_path))
     assert (found.model, found.hook) == ("", "")
 
 
@@ -148,7 +148,7 @@ def test_what_saelens_saves_computes_the_same_here(architecture: str, apply_b_de
     more = {"k": K} if architecture == "topk" else {}
     theirs = filled(kind(their_config(architecture, apply_b_dec_to_input=apply_b_dec, **more)))
     theirs.save_model(tmp_path)
-    for ours in (sae_files.load(tmp_path), sae_files.from_parts(theirs.cfg.to_dict(), theirs.state_dict())):
+    for ours in (sae.load(tmp_path), sae.from_parts(theirs.cfg.to_dict(), theirs.state_dict())):
         assert (ours.model, ours.hook, ours.architecture) == ("gpt2", "blocks.8.hook_resid_pre", architecture)
         assert_same_function(ours, theirs, noise(3, 20, D_IN))
         assert not any(v.requires_grad for v in vars(ours).values() if isinstance(v, Tensor))
@@ -163,12 +163,12 @@ def test_topk_from_saelens_training(rescale: bool, apply_b_dec: bool, tmp_path: 
     )
     theirs = filled(sae_lens.TopKTrainingSAE(config))
     before = {name: value.clone() for name, value in theirs.state_dict().items()}
-    ours = sae_files.from_parts(theirs.cfg.to_dict(), before)
+    ours = sae.from_parts(theirs.cfg.to_dict(), before)
     assert_same_function(ours, theirs, noise(60, D_IN))
     if rescale:
         torch.testing.assert_close(ours.W_dec.norm(dim=1), torch.ones(D_SAE))
     theirs.save_inference_model(tmp_path)
-    saved = sae_files.load(tmp_path)
+    saved = sae.load(tmp_path)
     assert (saved.architecture, saved.k) == ("topk", K)
     assert_same_function(saved, sae_lens.SAE.load_from_disk(tmp_path), noise(60, D_IN))
     close(saved.reconstruct(noise(60, D_IN)), ours.reconstruct(noise(60, D_IN)))
@@ -178,7 +178,7 @@ def test_batchtopk_from_saelens_training_is_a_jumprelu_here(tmp_path: Path):
     theirs = filled(sae_lens.BatchTopKTrainingSAE(their_config("batchtopk", k=float(K))))
     theirs.topk_threshold.fill_(6.5)
     theirs.save_inference_model(tmp_path)
-    ours = sae_files.load(tmp_path)
+    ours = sae.load(tmp_path)
     assert (ours.architecture, ours.k) == ("jumprelu", None)
     torch.testing.assert_close(ours.threshold, torch.full((D_SAE,), 6.5))
     assert_same_function(ours, sae_lens.SAE.load_from_disk(tmp_path), noise(60, D_IN))
@@ -205,15 +205,15 @@ def test_batchtopk_from_saelens_training_is_a_jumprelu_here(tmp_path: Path):
     ],
 )
 def test_files_that_are_missing_or_damaged(damage, said: str, tmp_path: Path):
-    folder = sae_files.save(made_up(), tmp_path / "broken")
+    folder = sae.save(made_up(), tmp_path / "broken")
     damage(folder)
-    refused(lambda: sae_files.load(folder), "folder is 'broken'", CONFIG, WEIGHTS, said)
+    refused(lambda: sae.load(folder), "folder is 'broken'", CONFIG, WEIGHTS, said)
 
 
 def test_a_folder_that_is_none(tmp_path: Path):
-    refused(lambda: sae_files.load(tmp_path / "nowhere"), "folder is 'nowhere'", CONFIG)
-    file = sae_files.save(made_up(), tmp_path / "sae") / CONFIG
-    refused(lambda: sae_files.load(file), f"folder is '{CONFIG}'", "Not a directory")
+    refused(lambda: sae.load(tmp_path / "nowhere"), "folder is 'nowhere'", CONFIG)
+    file = sae.save(made_up(), tmp_path / "sae") / CONFIG
+    refused(lambda: sae.load(file), f"folder is '{CONFIG}'", "Not a directory")
 
 
 def changed_config(folder: Path, **changes) -> Path:
@@ -235,28 +235,28 @@ def changed_config(folder: Path, **changes) -> Path:
     ],
 )
 def test_saes_of_a_kind_that_is_not_read(changes: dict, said: tuple[str, ...], tmp_path: Path):
-    folder = changed_config(sae_files.save(made_up(), tmp_path), **changes)
-    refused(lambda: sae_files.load(folder), *said)
+    folder = changed_config(sae.save(made_up(), tmp_path), **changes)
+    refused(lambda: sae.load(folder), *said)
 
 
 def test_a_gated_sae_from_saelens(tmp_path: Path):
     sae_lens.GatedSAE(their_config("gated")).save_model(tmp_path)
-    refused(lambda: sae_files.load(tmp_path), "architecture is 'gated'", "standard, topk, jumprelu")
+    refused(lambda: sae.load(tmp_path), "architecture is 'gated'", "standard, topk, jumprelu")
 
 
 def test_old_configs_that_say_nothing_of_normalisation(tmp_path: Path):
-    folder = sae_files.save(made_up(), tmp_path)
+    folder = sae.save(made_up(), tmp_path)
     changed_config(folder, normalize_activations=None, metadata=None)
-    found = sae_files.load(folder)
+    found = sae.load(folder)
     assert (found.model, found.hook) == ("", "")
     torch.testing.assert_close(found.encode(noise(9, D_IN)), made_up().encode(noise(9, D_IN)))
 
 
 def test_weights_that_do_not_fit_or_are_not_finite(tmp_path: Path, unchecked: None):
-    folder = sae_files.save(made_up(), tmp_path)
+    folder = sae.save(made_up(), tmp_path)
     for name, value, said in (
         ("b_enc", torch.zeros(9), "shape (9,)"),
         ("W_dec", noise(D_SAE, D_IN) * math.nan, "not finite"),
     ):
-        save_file(load_file(sae_files.save(made_up(), folder) / WEIGHTS) | {name: value}, folder / WEIGHTS)
-        refused(lambda: sae_files.load(folder), name, said)
+        save_file(load_file(sae.save(made_up(), folder) / WEIGHTS) | {name: value}, folder / WEIGHTS)
+        refused(lambda: sae.load(folder), name, said)
