@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import corpus, data_files, feature_rules, features, harvest, models, prompts, sae
+from mi_utils import corpus, data_files, features, harvest, models, prompts, sae
 from mi_utils.cli import say
 from mi_utils.recipes import sae as recipe
 from mi_utils.recipes import sae_seeds
@@ -114,9 +114,9 @@ def how_interpretable(
     order = torch.randperm(len(enough), generator=generator)[:LATENTS]
     latents = [enough[i] for i in order.tolist()]
     names = features.texts(model, torch.cat([acts.tokens, train.tokens]))
-    purity = feature_rules.token_class_purity(acts, latents, names, n=EXCERPTS, generator=generator)
-    rules = feature_rules.explain(train, latents, names)
-    found = feature_rules.detection(acts, rules, names, n=EXCERPTS, generator=generator)
+    purity = features.token_class_purity(acts, latents, names, n=EXCERPTS, generator=generator)
+    rules = features.explain(train, latents, names)
+    found = features.detection(acts, rules, names, n=EXCERPTS, generator=generator)
     shares = torch.tensor([one.share for one in purity])
     return {
         "judged": len(latents),

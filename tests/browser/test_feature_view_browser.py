@@ -4,7 +4,7 @@ tokens."""
 import pytest
 import torch
 
-from mi_utils import feature_view, features, prompts
+from mi_utils import features, prompts
 
 pytestmark = pytest.mark.browser
 
@@ -40,7 +40,7 @@ def text_of_tokens(monkeypatch):
 def opened(chromium, llama_model, recorded, text_of_tokens, tmp_path):
     directions = torch.randn(LATENTS, llama_model.cfg.d_model, generator=torch.Generator().manual_seed(1))
     file = tmp_path / "latents.html"
-    feature_view.export(file, llama_model, recorded, directions, latents=[3, 0, 1, 2], title=HOSTILE)
+    features.export(file, llama_model, recorded, directions, latents=[3, 0, 1, 2], title=HOSTILE)
     page = chromium.new_page(viewport={"width": 1200, "height": 800})
     page.requested, page.said = [], []
     page.on("request", lambda asked: page.requested.append(asked.url))
@@ -148,7 +148,7 @@ def test_the_page_is_no_wider_than_the_window(opened):
 
 @pytest.fixture
 def card(chromium, llama_model, recorded, text_of_tokens):
-    shown = feature_view.FeatureBrowser(llama_model, recorded)
+    shown = features.FeatureBrowser(llama_model, recorded)
     shown.search.value = "onerror"
     page = chromium.new_page(viewport={"width": 900, "height": 600})
     page.set_content("<body></body>")

@@ -1,4 +1,4 @@
-"""mi_utils.feature_view: cards, browser and file show what was recorded, escaped, whatever is asked of
+"""mi_utils.features.view: cards, browser and file show what was recorded, escaped, whatever is asked of
 them."""
 
 import hashlib
@@ -12,8 +12,8 @@ import torch
 from ipywidgets import Output
 from sentences import assert_one_sentence
 
-from mi_utils import feature_view, features, prompts
-from mi_utils.feature_card import LEVELS, Source, colours, visible
+from mi_utils import features, prompts
+from mi_utils.features.cards import LEVELS, Source, colours, visible
 from mi_utils.plots.style import SEQUENTIAL, colour_at, luminance, token_labels
 
 HOSTILE = "</script></title><img src=x onerror=alert(1)>\"'&"
@@ -50,7 +50,7 @@ def directions(llama_model):
 
 @pytest.fixture
 def browser(llama_model, acts, directions):
-    return feature_view.FeatureBrowser(llama_model, acts, directions)
+    return features.FeatureBrowser(llama_model, acts, directions)
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def assert_shows(line, model, acts, latent, excerpt):
 
 @pytest.mark.parametrize("latent", [0, 2, DENSE, 11])
 def test_a_card_shows_what_was_recorded(llama_model, acts, directions, latent):
-    card = feature_view.dashboard(llama_model, acts, latent, directions)
+    card = features.dashboard(llama_model, acts, latent, directions)
     page = Page(card.html)
     top = acts.top_contexts(latent, 8)
     for line, excerpt in zip(page.lines, top, strict=False):
@@ -150,7 +150,7 @@ def test_a_card_shows_what_was_recorded(llama_model, acts, directions, latent):
 
 
 def test_a_card_shows_what_a_direction_promotes_and_its_neighbours(llama_model, acts, directions):
-    text = Page(feature_view.dashboard(llama_model, acts, 2, directions).html).text
+    text = Page(features.dashboard(llama_model, acts, 2, directions).html).text
     logits = directions[2] @ llama_model.W_U
     order, logits = logits.argsort(descending=True), logits - logits.mean()
     for heading, ids in (("promotes", order[:8]), ("suppresses", order.flip(0)[:8])):
@@ -164,12 +164,12 @@ def test_a_card_shows_what_a_direction_promotes_and_its_neighbours(llama_model, 
     wanted = "\n".join(f"{cosines[i]:>6.2f}  {i} {source.label(i)}" for i in nearest)
     assert f"Nearest directions (cosine){wanted}" in text
     assert source.label(DEAD) == "never fires"
-    plain = Page(feature_view.dashboard(llama_model, acts, 2).html).text
+    plain = Page(features.dashboard(llama_model, acts, 2).html).text
     assert "Nearest" not in plain and "promotes" not in plain and "Strongest" in plain
 
 
 def test_the_histogram_has_the_counts_and_the_colours(llama_model, acts):
-    page = Page(feature_view.dashboard(llama_model, acts, DENSE).html)
+    page = Page(features.dashboard(llama_model, acts, DENSE).html)
     bars = [attrs for tag, attrs in page.elements if tag == "rect"]
     counts, edges = acts.histogram(DENSE, bins=len(bars))
     tallest = max(counts.tolist())
@@ -185,14 +185,14 @@ def test_the_histogram_has_the_counts_and_the_colours(llama_model, acts):
 
 
 def test_a_latent_that_never_fires_has_a_card_that_says_so(llama_model, acts, directions):
-    page = Page(feature_view.dashboard(llama_model, acts, DEAD, directions).html)
+    page = Page(features.dashboard(llama_model, acts, DEAD, directions).html)
     assert "Latent 4" in page.text and "none of the 570 tokens" in page.text and page.lines == []
 
 
 def test_a_card_is_the_same_twice_and_another_with_another_seed(llama_model, acts):
-    cards = [feature_view.dashboard(llama_model, acts, DENSE, seed=seed).html for seed in (0, 0, 1)]
+    cards = [features.dashboard(llama_model, acts, DENSE, seed=seed).html for seed in (0, 0, 1)]
     assert cards[0] == cards[1] != cards[2]
-    other = feature_view.dashboard(llama_model, acts, DENSE, unit="neuron")
+    other = features.dashboard(llama_model, acts, DENSE, unit="neuron")
     assert (
         repr(other) == "Dashboard(neuron 7)"
         and "Neuron 7" in other.html
@@ -230,10 +230,10 @@ def test_white_space_is_visible(text, wanted):
 
 
 def test_a_card_needs_no_script_and_nothing_from_elsewhere(llama_model, acts, directions, hostile):
-    page = Page(feature_view.dashboard(llama_model, acts, 2, directions, unit=HOSTILE).html)
+    page = Page(features.dashboard(llama_model, acts, 2, directions, unit=HOSTILE).html)
     tags = {tag for tag, _ in page.elements}
     assert tags <= {"div", "b", "section", "svg", "title", "rect", "line", "g", "text", "code", "span", "u"}
-    assert HOSTILE in page.lines[0]["text"] and "://" not in feature_view.dashboard(llama_model, acts, 2).html
+    assert HOSTILE in page.lines[0]["text"] and "://" not in features.dashboard(llama_model, acts, 2).html
 
 
 # -- the browser -----------------------------------------------------------------------------------
@@ -242,15 +242,15 @@ def test_a_card_needs_no_script_and_nothing_from_elsewhere(llama_model, acts, di
 def test_the_browser_shows_the_card_of_a_latent(browser, llama_model, acts, directions):
     for latent in (2, DEAD, 11):
         browser.latent.value = latent
-        assert browser.page.value == feature_view.dashboard(llama_model, acts, latent, directions).html
+        assert browser.page.value == features.dashboard(llama_model, acts, latent, directions).html
         assert repr(browser) == f"FeatureBrowser(latent {latent})"
     assert browser._repr_mimebundle_()["text/plain"] == repr(browser)
 
 
 def test_the_browser_begins_where_it_is_told(llama_model, acts):
-    assert feature_view.FeatureBrowser(llama_model, acts, latent=5).latent.value == 5
+    assert features.FeatureBrowser(llama_model, acts, latent=5).latent.value == 5
     below = [i for i in range(LATENTS) if 0 < acts.density[i] < 0.01]
-    first = feature_view.FeatureBrowser(llama_model, acts).latent.value
+    first = features.FeatureBrowser(llama_model, acts).latent.value
     assert first == max(below, key=lambda i: acts.density[i])
 
 
@@ -323,12 +323,12 @@ def test_what_is_not_there_is_said_in_one_sentence(browser, llama_model, acts, d
     browser.search.value = "endoftext"
     assert "nowhere" in browser.page.value, "start tokens are not looked at"
     browser.search.value = ""
-    assert browser.page.value == feature_view.dashboard(llama_model, acts, 2, directions).html
+    assert browser.page.value == features.dashboard(llama_model, acts, 2, directions).html
     assert repr(browser) == "FeatureBrowser(latent 2)"
 
 
 def test_the_browser_escapes_what_it_shows(llama_model, acts, directions, hostile):
-    browser = feature_view.FeatureBrowser(llama_model, acts, directions)
+    browser = features.FeatureBrowser(llama_model, acts, directions)
     browser.search.value = "<img"
     page = Page(browser.page.value)
     assert "img" not in {tag for tag, _ in page.elements} and HOSTILE in page.text
@@ -352,7 +352,7 @@ def test_nothing_is_printed_or_captured(browser, capsys):
 
 def test_a_file_has_the_cards_asked_for_and_a_link_to_each(llama_model, acts, directions, tmp_path):
     file = tmp_path / "latents.html"
-    done = feature_view.export(file, llama_model, acts, directions, latents=[7, 2, 7, DEAD], title="Some <b>")
+    done = features.export(file, llama_model, acts, directions, latents=[7, 2, 7, DEAD], title="Some <b>")
     content = file.read_text(encoding="utf-8")
     page = Page(content)
     assert (done.file, done.latents, done.nbytes) == (file, (7, 2, DEAD), file.stat().st_size)
@@ -369,19 +369,19 @@ def test_a_file_has_the_cards_asked_for_and_a_link_to_each(llama_model, acts, di
 
 
 def test_by_default_a_file_has_latents_of_all_densities(llama_model, acts, tmp_path, monkeypatch):
-    done = feature_view.export(tmp_path / "all.html", llama_model, acts)
+    done = features.export(tmp_path / "all.html", llama_model, acts)
     order = sorted((i for i in range(LATENTS) if i != DEAD), key=lambda i: -acts.density[i])
     assert list(done.latents) == order
     few = torch.rand(10 * 19, 450, generator=rng()) - torch.linspace(0.6, 0.95, 450)
     many = features.record(torch.relu, few, acts.tokens[:10])
-    monkeypatch.setattr(feature_view, "page", lambda source, latents, title: "")
-    done = feature_view.export(tmp_path / "many.html", llama_model, many)
+    monkeypatch.setattr(features.view, "page", lambda source, latents, title: "")
+    done = features.export(tmp_path / "many.html", llama_model, many)
     assert len(set(done.latents)) == 200 and done.latents[0] == many.density.argmax()
     assert many.density[list(done.latents)].min() < 0.1
 
 
 def test_the_policy_of_a_file_allows_its_own_script_only(llama_model, acts, tmp_path):
-    feature_view.export(tmp_path / "one.html", llama_model, acts, latents=[2])
+    features.export(tmp_path / "one.html", llama_model, acts, latents=[2])
     content = (tmp_path / "one.html").read_text(encoding="utf-8")
     (script,) = re.findall("<script>(.*?)</script>", content, re.DOTALL)
     own = b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -396,7 +396,7 @@ def test_the_policy_of_a_file_allows_its_own_script_only(llama_model, acts, tmp_
 
 def test_a_file_escapes_what_it_shows(llama_model, acts, directions, hostile, tmp_path):
     file = tmp_path / "hostile.html"
-    feature_view.export(file, llama_model, acts, directions, title=HOSTILE, unit=HOSTILE)
+    features.export(file, llama_model, acts, directions, title=HOSTILE, unit=HOSTILE)
     content = file.read_text(encoding="utf-8")
     assert content.count("<script") == 1 == content.count("</script") and "<img" not in content
     assert html.escape(HOSTILE) in content
@@ -409,9 +409,7 @@ def test_200_latents_of_a_sparse_dictionary_take_less_than_3_mb(llama_model, tmp
     acts = features.record(torch.relu, torch.rand(100 * 127, 20, generator=rng(1)) - 0.972, tokens)
     directions = torch.randn(20, llama_model.cfg.d_model, generator=rng(2))
     file = tmp_path / "big.html"
-    sizes = [
-        feature_view.export(file, llama_model, acts, directions, latents=range(n)).nbytes for n in (1, 20)
-    ]
+    sizes = [features.export(file, llama_model, acts, directions, latents=range(n)).nbytes for n in (1, 20)]
     assert sizes[0] + 199 / 19 * (sizes[1] - sizes[0]) < 3e6
 
 
@@ -424,15 +422,15 @@ def test_bad_input_is_refused(llama_model, acts, directions, tmp_path, unchecked
             call(*args, **kwargs)
         assert_one_sentence(caught.value, *names)
 
-    makers = (feature_view.FeatureBrowser, lambda *args: feature_view.export(tmp_path / "no.html", *args))
+    makers = (features.FeatureBrowser, lambda *args: features.export(tmp_path / "no.html", *args))
     for latent in (-1, LATENTS, True):
-        refused(["latent", str(latent), "0 to 11"], feature_view.dashboard, llama_model, acts, latent)
-        refused(["latent", str(latent)], feature_view.FeatureBrowser, llama_model, acts, latent=latent)
-        refused(["latent"], feature_view.export, tmp_path / "no.html", llama_model, acts, latents=[0, latent])
+        refused(["latent", str(latent), "0 to 11"], features.dashboard, llama_model, acts, latent)
+        refused(["latent", str(latent)], features.FeatureBrowser, llama_model, acts, latent=latent)
+        refused(["latent"], features.export, tmp_path / "no.html", llama_model, acts, latents=[0, latent])
     for wrong in (directions[1:], directions[:, 1:]):
         refused(
             ["directions", str(tuple(wrong.shape)), "(12, 32)"],
-            feature_view.dashboard,
+            features.dashboard,
             llama_model,
             acts,
             0,
@@ -440,14 +438,14 @@ def test_bad_input_is_refused(llama_model, acts, directions, tmp_path, unchecked
         )
         for call in makers:
             refused(["directions"], call, llama_model, acts, wrong)
-    refused(["latents"], feature_view.export, tmp_path / "no.html", llama_model, acts, latents=[])
+    refused(["latents"], features.export, tmp_path / "no.html", llama_model, acts, latents=[])
     nothing = features.record(lambda x: -x.abs(), torch.ones(30 * 19, 3), acts.tokens)
-    refused(["acts", "none of which"], feature_view.FeatureBrowser, llama_model, nothing)
-    refused(["latents"], feature_view.export, tmp_path / "no.html", llama_model, nothing)
+    refused(["acts", "none of which"], features.FeatureBrowser, llama_model, nothing)
+    refused(["latents"], features.export, tmp_path / "no.html", llama_model, nothing)
     strange = features.record(torch.relu, torch.ones(30 * 19, 3), acts.tokens + 10**5)
-    for call in (*makers, lambda *args: feature_view.dashboard(*args, 0)):
+    for call in (*makers, lambda *args: features.dashboard(*args, 0)):
         refused(["acts", "vocabulary"], call, llama_model, strange)
     broken = directions.clone()
     broken[2, 3] = float("nan")
-    refused(["direction", "not finite"], feature_view.dashboard, llama_model, acts, 2, broken)
+    refused(["direction", "not finite"], features.dashboard, llama_model, acts, 2, broken)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""mi_utils.features and feature_store: sparse storage says what dense activations say, and refuses what can't
+"""mi_utils.features.recording and feature_store: sparse storage says what dense activations say, and refuses what can't
 be."""
 
 from dataclasses import replace
@@ -131,7 +131,7 @@ def test_the_repr_says_how_much_there_is(dense):
 def test_pieces_and_chunks_make_no_difference(acts, dense, kept, monkeypatch):
     rows = dense[:, 1:].flatten(0, 1)
     rows = rows if kept is None else rows[kept]
-    monkeypatch.setattr(features, "CHUNK", 10)
+    monkeypatch.setattr(features.recording, "CHUNK", 10)
     again = features.record(torch.relu, iter(rows.split(13)), acts.tokens, kept)
     for name in ("tokens", "seen", "offsets", "places", "values"):
         torch.testing.assert_close(getattr(again, name), getattr(acts, name))

@@ -1,4 +1,4 @@
-"""Where every latent of a dictionary fires on a text, sparsely stored; :mod:`mi_utils.features` records
+"""Where every latent of a dictionary fires on a text, sparsely stored; :mod:`mi_utils.features.recording` records
 it."""
 
 import operator

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mi_utils.feature_store import FeatureActivations, at_least_one
+from mi_utils.features.store import FeatureActivations, at_least_one
 
 _WORDS = """
     a an the this that these those and or but nor if of in on at to for from by with as into about over under than then

@@ -1,6 +1,6 @@
 """The parts of a latent's card as HTML: no script, nothing loaded, all text escaped.
 
-A :class:`Source` has what cards are made of; :mod:`mi_utils.feature_view` puts them into notebooks and files.
+A :class:`Source` has what cards are made of; :mod:`mi_utils.features.view` puts them into notebooks and files.
 """
 
 import html
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import features, prompts
-from mi_utils.feature_store import Excerpt, FeatureActivations
+from mi_utils.features.store import Excerpt, FeatureActivations
 from mi_utils.plots.style import INK, MONO, SANS, SEQUENTIAL, colour_at, ink_on, shorten, token_labels
 
 LEVELS = 16  # colours of tokens

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import features
-from mi_utils.feature_card import Source, card, excerpts, frame, sentence
-from mi_utils.feature_page import page
-from mi_utils.feature_store import FeatureActivations
+from mi_utils.features.cards import Source, card, excerpts, frame, sentence
+from mi_utils.features.page import page
+from mi_utils.features.store import FeatureActivations
 
 _FOUND = 20  # latents that a search lists
 _NONE = -1  # a dropdown whose only value is None takes no other value after

@@ -1,11 +1,11 @@
-"""mi_utils.feature_rules: planted rules are found, noise has none, and the controls are at chance."""
+"""mi_utils.features.rules: planted rules are found, noise has none, and the controls are at chance."""
 
 import pytest
 import torch
 from sentences import assert_one_sentence
 
 from mi_utils import features
-from mi_utils.feature_rules import TOKEN_CLASSES, Rule, detection, explain, token_class_purity
+from mi_utils.features.rules import TOKEN_CLASSES, Rule, detection, explain, token_class_purity
 
 WORDS = [
     "<|s|>",

@@ -2,8 +2,8 @@
 
 A *latent* is anything that has one activation a token and fires where it is above 0: a latent of a sparse
 autoencoder or transcoder, or a neuron (``torch.relu`` is then the encoder; ``lambda x: (-x).relu()`` sees its
-other side). How they are shown is in ``mi_utils.feature_view``; rules that foretell them are in
-``mi_utils.feature_rules``.
+other side). How they are shown is in ``mi_utils.features.view``; rules that foretell them are in
+``mi_utils.features.rules``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import harvest, prompts
-from mi_utils.feature_store import Excerpt, FeatureActivations
+from mi_utils.features.store import Excerpt, FeatureActivations
 from mi_utils.sae.sae import SAE, check_fits
 
 __all__ = [

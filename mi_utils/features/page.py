@@ -6,12 +6,12 @@ import hashlib
 import html
 from collections.abc import Sequence
 
-from mi_utils.feature_card import LEVELS, LINE, Look, Source, card, colours
+from mi_utils.features.cards import LEVELS, LINE, Look, Source, card, colours
 from mi_utils.plots.style import INK, MONO, SANS
 
 
 def page(source: Source, latents: Sequence[int], title: str) -> str:
-    """The file that ``feature_view.export`` writes."""
+    """The file that ``features.export`` writes."""
     cards, links = [], []
     for one in latents:
         cards.append(f'<article id="l{one}">{card(source, one, look=_CLASSES)}</article>')
