@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.lens import unembed
+from mi_utils.lens.lens import unembed
 from mi_utils.models.run import attached, hook_name, keeper
 from mi_utils.patching import Axis, Metric, Run, can_change
 from mi_utils.patching_engine import axis_of, run_body

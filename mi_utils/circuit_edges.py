@@ -19,7 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models
 from mi_utils.circuit_graph import graph
-from mi_utils.lens import unembed
+from mi_utils.lens.lens import unembed
 from mi_utils.models.run import Hook, attached, hook_name, keeper
 from mi_utils.patching_engine import Metric, run_body
 

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.lens import unembed
+from mi_utils.lens.lens import unembed
 from mi_utils.models.run import Hook, attached, check_head, check_layer, hook_name, keeper
 
 Metric = Callable[[Float[Tensor, "*rows batch vocab"]], Float[Tensor, "*rows batch"]]

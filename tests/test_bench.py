@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 import torch
 
-from mi_utils import corpus, lens_training, models
+from mi_utils import corpus, lens, models
 from mi_utils.workshop import bench, bench_cases, bench_patching, readme
 
 SPEEDS = [case for case in bench_cases.CASES if case.unit == "tokens/s" and "_sae" not in case.code]
@@ -104,11 +104,9 @@ def test_a_speed_is_that_of_all_its_tokens(case, on_a_tiny_model, capsys, monkey
     assert float(capsys.readouterr().out) == tokens / 2, "two looks at the clock: before and after the work"
     rows = tokens // 128
     if case.what.startswith("training"):
-        monkeypatch.setattr(lens_training, "train", lambda model, streams, start, settings: settings)
+        monkeypatch.setattr(lens.training, "train", lambda model, streams, start, settings: settings)
         settings = scope["work"](rows)
-        assert settings.steps * settings.batch == tokens and settings == lens_training.Descent(), (
-            "as by default"
-        )
+        assert settings.steps * settings.batch == tokens and settings == lens.Descent(), "as by default"
         assert scope["model"].cfg.dtype == torch.float32
     elif case.what.startswith("sampling"):
         assert scope["work"](rows).shape == (128, rows + 1) and scope["model"].dtype == torch.bfloat16

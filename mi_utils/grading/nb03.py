@@ -629,7 +629,7 @@ RIDGE = Exercise(
         "penalty_not_scaled": "The error is a mean over tokens, the penalty isn't. Divide H^T H and H^T Y by n (or multiply the penalty by n); with a plain sum the penalty all but vanishes.",
         "other_penalty": "The form is right, the strength isn't: the penalty on the diagonal of H^T H / n is `strength` itself.",
         "ignores_strength": "Use the argument `strength`: yours is the fit for a fixed one.",
-        "relative_penalty": "That penalises each component in proportion to its variance, which is a good idea and what `lens_training` does. Here every entry of the matrix is penalised alike.",
+        "relative_penalty": "That penalises each component in proportion to its variance, which is a good idea and what `lens.training` does. Here every entry of the matrix is penalised alike.",
         "n_minus_one": "Almost: that divides by n - 1, as `torch.cov` does. The error is a mean over n tokens; use `correction=0`.",
         "swapped": "That predicts the stream from the final one. The translator goes the other way.",
         "difference": "That predicts what is still to be added, final - stream. The matrix is then off by the identity; and adding it would penalise something else.",

@@ -13,7 +13,7 @@ import torch
 
 from mi_utils import config, corpus, data_files, harvest, lens, models
 from mi_utils.cli import say
-from mi_utils.lens_training import Descent, fit_ridge, train
+from mi_utils.lens.training import Descent, fit_ridge, train
 
 COMMAND = "python -m mi_utils.recipes.lens_seeds"
 FILE = "lens_seeds.json"

@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import config, corpus, data_files, harvest, lens, models
 from mi_utils.cli import say
-from mi_utils.lens_training import Descent, Moments, train
+from mi_utils.lens.training import Descent, Moments, train
 
 COMMAND = "python -m mi_utils.recipes.tuned_lens"
 FILE = "tuned_lens_smollm2-135m.safetensors"

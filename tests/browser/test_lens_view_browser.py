@@ -2,7 +2,7 @@
 
 import pytest
 
-from mi_utils import lens, lens_view, prompts
+from mi_utils import lens, prompts
 
 pytestmark = pytest.mark.browser
 
@@ -14,9 +14,7 @@ def opened(show, llama_model, monkeypatch):
     monkeypatch.setattr(
         prompts.tokens, "token_strings", lambda _, tokens: [HOSTILE, *["·Paris"] * (len(tokens) - 1)]
     )
-    shown = lens_view.LensBrowser(
-        llama_model, {"logit": lens.logit_lens(llama_model)}, "The capital of France is"
-    )
+    shown = lens.LensBrowser(llama_model, {"logit": lens.logit_lens(llama_model)}, "The capital of France is")
     return show(shown.page.value)
 
 

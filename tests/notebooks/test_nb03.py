@@ -8,7 +8,7 @@ import pytest
 import torch
 import worked
 
-from mi_utils import corpus, data_files, harvest, lens, lens_training
+from mi_utils import corpus, data_files, harvest, lens
 from mi_utils.recipes import lens_seeds, tuned_lens
 from mi_utils.workshop import sources
 
@@ -47,16 +47,16 @@ def test_the_bias_by_hand_is_the_package_s(model, streams):
 
 
 def test_ridge_by_hand_predicts_what_the_package_s_does_where_the_penalty_is_small(model, streams):
-    fitted = lens_training.fit_ridge(model, streams, strength=1e-7)
+    fitted = lens.fit_ridge(model, streams, strength=1e-7)
     matrix, bias = solution("ridge")["ridge_translator"](streams[1].double(), streams[-1].double(), 1e-9)
     wanted = streams[1] @ matrix.float() + bias.float()
     assert torch.allclose(fitted.translate(streams[1], 1), wanted, atol=1e-2 * streams[-1].std().item())
 
 
 def test_the_best_by_hand_is_what_training_keeps(model, streams):
-    settings = lens_training.Descent(steps=6, batch=8, held_back=16, checks=3, rate=0.5, warm_up=1)
+    settings = lens.Descent(steps=6, batch=8, held_back=16, checks=3, rate=0.5, warm_up=1)
     start = lens.logit_lens(model)
-    found = lens_training.train(model, streams, start, settings)
+    found = lens.train(model, streams, start, settings)
     kept = solution("never_worse")["keep_best"](found.validation, found.validation[..., None])
     assert torch.equal(kept[:, 0], found.validation.gather(0, found.best[None])[0])
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models
-from mi_utils.lens import Lens, kl, log_probs
+from mi_utils.lens.lens import Lens, kl, log_probs
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""mi_utils.lens_view: the figure and the browser of a lens show what was read, escaped, whatever is asked of
+"""mi_utils.lens.view: the figure and the browser of a lens show what was read, escaped, whatever is asked of
 them."""
 
 import json
@@ -15,7 +15,7 @@ from sentences import assert_one_sentence
 from tiny_models import PROMPTS
 from traitlets import TraitError
 
-from mi_utils import lens, lens_view, plots, prompts
+from mi_utils import lens, plots, prompts
 from mi_utils.plots.style import SEQUENTIAL, colour_at, luminance
 from mi_utils.workshop.skeleton import skeleton
 
@@ -38,7 +38,7 @@ def tuned(model):
 
 @pytest.fixture
 def browser(model, tuned):
-    return lens_view.LensBrowser(model, {"logit": lens.logit_lens(model), "tuned": tuned}, PROMPTS[0])
+    return lens.LensBrowser(model, {"logit": lens.logit_lens(model), "tuned": tuned}, PROMPTS[0])
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def rgb(colour):
 @pytest.mark.parametrize("value", VALUES)
 def test_a_figure_shows_what_was_read(model, value):
     reading = lens.read(model, PROMPTS[0])
-    fig = lens_view.lens_figure(model, reading, value=value)
+    fig = lens.lens_figure(model, reading, value=value)
     wanted, highest = numbers(reading, value)
     np.testing.assert_allclose(fig.data[0].z, wanted, atol=1e-5)
     assert list(fig.layout.yaxis.ticktext) == ["0", "1", "model"]
@@ -116,7 +116,7 @@ def test_a_figure_shows_what_was_read(model, value):
 def test_a_figure_says_in_words_what_is_what(model):
     reading = lens.read(model, PROMPTS[0])
     meanings = {
-        v: lens_view.lens_figure(model, reading, value=v).layout.coloraxis.colorbar.title.text for v in VALUES
+        v: lens.lens_figure(model, reading, value=v).layout.coloraxis.colorbar.title.text for v in VALUES
     }
     assert "probability" in meanings["probability"]
     assert "entropy" in meanings["entropy"] and "nats" in meanings["entropy"]
@@ -125,13 +125,13 @@ def test_a_figure_says_in_words_what_is_what(model):
         and "nats" in meanings["kl"]
         and f"{math.log(model.cfg.d_vocab):.3g}" in meanings["kl"]
     )
-    assert "token" in lens_view.lens_figure(model, reading).layout.title.text
-    assert lens_view.lens_figure(model, reading, title="").layout.title.text is None
-    assert "mine" in lens_view.lens_figure(model, reading, title="mine").layout.title.text
+    assert "token" in lens.lens_figure(model, reading).layout.title.text
+    assert lens.lens_figure(model, reading, title="").layout.title.text is None
+    assert "mine" in lens.lens_figure(model, reading, title="mine").layout.title.text
 
 
 def test_a_figure_of_some_layers_names_those(model):
-    fig = lens_view.lens_figure(model, lens.read(model, PROMPTS[0], layers=[1]))
+    fig = lens.lens_figure(model, lens.read(model, PROMPTS[0], layers=[1]))
     assert list(fig.layout.yaxis.ticktext) == ["1", "model"] and fig.data[0].z.shape[0] == 2
 
 
@@ -143,14 +143,14 @@ def random_reading(seed, *, layers=31, positions=6, vocabulary=300):
 
 @pytest.mark.parametrize("value", VALUES)
 def test_the_structure_of_a_figure_does_not_depend_on_values(llama_model, value):
-    one, other = (lens_view.lens_figure(llama_model, random_reading(seed), value=value) for seed in (0, 1))
+    one, other = (lens.lens_figure(llama_model, random_reading(seed), value=value) for seed in (0, 1))
     assert skeleton(json.loads(one.to_json())) == skeleton(json.loads(other.to_json()))
     assert not np.array_equal(one.data[0].z, other.data[0].z)
 
 
 @pytest.mark.parametrize("layers", [2, 23, 31, 60])
 def test_rows_are_high_enough_to_read(llama_model, layers):
-    fig = lens_view.lens_figure(llama_model, random_reading(0, layers=layers))
+    fig = lens.lens_figure(llama_model, random_reading(0, layers=layers))
     room = fig.layout.height - fig.layout.margin.t - fig.layout.margin.b
     assert 22 <= room / layers <= 60
 
@@ -159,12 +159,12 @@ def test_rounding_below_zero_does_not_change_the_colours(llama_model):
     reading = random_reading(0)
     log_probs = reading.log_probs.clone()
     log_probs[3] = log_probs[-1] + 1e-4  # a KL of -1e-4
-    fig = lens_view.lens_figure(llama_model, replace(reading, log_probs=log_probs), value="kl")
+    fig = lens.lens_figure(llama_model, replace(reading, log_probs=log_probs), value="kl")
     assert fig.data[0].z.min() == 0 and fig.layout.coloraxis.colorscale[0][1] == SEQUENTIAL[0]
 
 
 def test_tokens_are_escaped_in_a_figure(model, hostile):
-    fig = lens_view.lens_figure(model, lens.read(model, PROMPTS[0]), title=HOSTILE)
+    fig = lens.lens_figure(model, lens.read(model, PROMPTS[0]), title=HOSTILE)
     assert (
         not re.search("<(script|img)", fig.to_json())
         and "&lt;script" in json.loads(fig.to_json())["data"][1]["text"][0]
@@ -173,7 +173,7 @@ def test_tokens_are_escaped_in_a_figure(model, hostile):
 
 def test_a_value_that_is_none_is_refused(model, unchecked):
     with pytest.raises(ValueError) as error:
-        lens_view.lens_figure(model, lens.read(model, PROMPTS[0]), value="rank")
+        lens.lens_figure(model, lens.read(model, PROMPTS[0]), value="rank")
     assert_one_sentence(error.value, "value", "'rank'", *VALUES)
 
 
@@ -263,7 +263,7 @@ def test_what_cannot_be_read_is_said_in_one_sentence(browser, model, prompt, sai
 
 
 def test_a_browser_may_begin_with_an_empty_prompt(model):
-    assert "empty" in lens_view.LensBrowser(model, {"logit": lens.logit_lens(model)}, "").page.value
+    assert "empty" in lens.LensBrowser(model, {"logit": lens.logit_lens(model)}, "").page.value
 
 
 def test_of_a_long_prompt_the_beginning_is_read_and_that_is_said(browser, model):
@@ -322,9 +322,9 @@ def test_the_model_runs_only_when_a_change_is_done(browser):
 
 def test_a_browser_needs_lenses_of_its_model(model):
     with pytest.raises(ValueError) as error:
-        lens_view.LensBrowser(model, {})
+        lens.LensBrowser(model, {})
     assert_one_sentence(error.value, "lenses")
     other = replace(lens.logit_lens(model), model="another")
     with pytest.raises(ValueError) as error:
-        lens_view.LensBrowser(model, {"logit": lens.logit_lens(model), "other": other})
+        lens.LensBrowser(model, {"logit": lens.logit_lens(model), "other": other})
     assert_one_sentence(error.value, "another", model.cfg.model_name)

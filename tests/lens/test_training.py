@@ -9,8 +9,8 @@ from sentences import assert_one_sentence
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import harvest, lens, lens_training
-from mi_utils.lens_training import Descent, Moments, fit_ridge, train
+from mi_utils import harvest, lens
+from mi_utils.lens.training import Descent, Moments, fit_ridge, train
 
 QUICK = Descent(steps=60, batch=64, kept=64, drawn=64, held_back=128, warm_up=5, rate=3e-3)
 SHORT = replace(QUICK, steps=4, checks=2)
@@ -157,13 +157,13 @@ def test_each_layer_keeps_its_own_best(model: TransformerBridge, monkeypatch: py
     vocabulary."""
     streams = streams_of(model)
     streams[1] = streams[-1]  # the logit lens is perfect here
-    aside, compute = [], lens_training._validation
+    aside, compute = [], lens.training._validation
 
     def record(model, measured, streams, *rest):
         aside.append(streams)
         return compute(model, measured, streams, *rest)
 
-    monkeypatch.setattr(lens_training, "_validation", record)
+    monkeypatch.setattr(lens.training, "_validation", record)
     trained = train(model, streams, lens.logit_lens(model), replace(QUICK, kept=1000))
     assert trained.best[0] > 0 and trained.best[1] == 0
     assert torch.equal(trained.lens.matrices[1], torch.eye(32)) and trained.lens.biases[1].abs().max() == 0
@@ -181,7 +181,7 @@ def test_best_of_several_checks():
         lens.Lens(torch.full((3, 2, 2), float(i)), torch.full((3, 2), float(i)), "tiny") for i in range(4)
     ]
     losses = torch.tensor([[5.0, 5.0, 5.0], [3.0, 6.0, math.nan], [4.0, 2.0, 4.0], [3.5, 2.0, math.nan]])
-    best = lens_training._Best(lenses[0], losses[0])
+    best = lens.training._Best(lenses[0], losses[0])
     for made, loss in zip(lenses[1:], losses[1:], strict=True):
         best.see(made, loss)
     assert best.which.tolist() == [1, 2, 2]
@@ -189,13 +189,13 @@ def test_best_of_several_checks():
 
 
 def test_tokens_set_aside_are_not_trained_on(llama_model: TransformerBridge, monkeypatch: pytest.MonkeyPatch):
-    streams, seen, compute = made_up(), {True: set(), False: set()}, lens_training._loss
+    streams, seen, compute = made_up(), {True: set(), False: set()}, lens.training._loss
 
     def record(model, measured, streams, vocabulary):
         seen[isinstance(measured, lens.Lens)] |= {tuple(row) for row in streams[1].tolist()}
         return compute(model, measured, streams, vocabulary)
 
-    monkeypatch.setattr(lens_training, "_loss", record)
+    monkeypatch.setattr(lens.training, "_loss", record)
     train(llama_model, streams, lens.logit_lens(llama_model), replace(QUICK, steps=60))
     assert len(seen[True]) == QUICK.held_back and not seen[True] & seen[False]
     assert len(seen[False]) == streams.shape[1] - QUICK.held_back  # all the others are
@@ -266,7 +266,7 @@ def test_streams_in_bfloat16(model: TransformerBridge):
 def test_lens_in_the_making_starts_as_the_start(model: TransformerBridge):
     streams = streams_of(model, rows=8)
     for start in (lens.logit_lens(model), fit_ridge(model, streams)):
-        making = lens_training._Standardised(start, streams[:-1])
+        making = lens.training._Standardised(start, streams[:-1])
         same_lens(making.lens(), start, atol=2e-5, rtol=1e-4)
         translated = making.translate_all(streams[:-1])
         for layer in range(2):
@@ -277,7 +277,7 @@ def test_lens_in_the_making_starts_as_the_start(model: TransformerBridge):
 def test_lens_in_the_making_is_the_lens_it_hands_out(model: TransformerBridge):
     """After it moved, too: on tokens it was not made with."""
     streams, others = made_up(), made_up(seed=1)
-    making = lens_training._Standardised(fit_ridge(model, streams), streams[:-1])
+    making = lens.training._Standardised(fit_ridge(model, streams), streams[:-1])
     with torch.no_grad():
         making.matrices += 0.3 * torch.randn(
             making.matrices.shape, generator=torch.Generator().manual_seed(1)
@@ -297,8 +297,8 @@ def test_steps_are_in_units_of_the_scale(llama_model: TransformerBridge):
     factor = torch.ones(32)
     factor[5], factor[9] = 100.0, 0.1
     scaled = lens.Lens(start.matrices / factor[:, None], start.biases, start.model)
-    one = lens_training._Standardised(start, streams[:-1])
-    other = lens_training._Standardised(scaled, streams[:-1] * factor)
+    one = lens.training._Standardised(start, streams[:-1])
+    other = lens.training._Standardised(scaled, streams[:-1] * factor)
     torch.testing.assert_close(one.matrices, other.matrices, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(one.biases, other.biases, atol=1e-3, rtol=1e-3)
     written = torch.stack([start.translate(streams[layer], layer) for layer in range(2)])
@@ -311,19 +311,19 @@ def test_steps_are_in_units_of_the_scale(llama_model: TransformerBridge):
 
 def test_whole_vocabulary_is_the_exact_loss(model: TransformerBridge):
     streams, measured = streams_of(model, rows=2), fit_ridge(model, streams_of(model))
-    likeliest = lens_training._likeliest_tokens(model, streams[-1])
+    likeliest = lens.training._likeliest_tokens(model, streams[-1])
     for kept, drawn in ((1024, 1024), (300, 16), (0, 316), (316, 1)):
         settings = Descent(kept=kept, drawn=drawn)
-        vocabulary = lens_training._vocabulary(likeliest, settings, torch.Generator().manual_seed(0))
+        vocabulary = lens.training._vocabulary(likeliest, settings, torch.Generator().manual_seed(0))
         assert sorted(vocabulary[0].tolist()) == list(range(316)) and vocabulary[1].abs().max() == 0
-        for given in (measured, lens_training._Standardised(measured, streams[:-1])):
-            loss = lens_training._loss(model, given, streams, vocabulary).detach()
+        for given in (measured, lens.training._Standardised(measured, streams[:-1])):
+            loss = lens.training._loss(model, given, streams, vocabulary).detach()
             torch.testing.assert_close(loss, mean_kl(model, measured, streams), atol=1e-4, rtol=1e-3)
 
 
 def test_likeliest_tokens(model: TransformerBridge):
     final = streams_of(model, rows=2)[-1]
-    order = lens_training._likeliest_tokens(model, final)
+    order = lens.training._likeliest_tokens(model, final)
     mean = sum(lens.unembed(model, row).softmax(dim=-1) for row in final) / len(final)
     assert sorted(order.tolist()) == list(range(316))
     assert (mean[order].diff() <= 1e-6).all()
@@ -332,7 +332,7 @@ def test_likeliest_tokens(model: TransformerBridge):
 def test_sample_keeps_the_likeliest_and_weighs_the_others():
     likeliest, settings = torch.randperm(316), Descent(kept=40, drawn=23)
     generator = torch.Generator().manual_seed(0)
-    samples = [lens_training._vocabulary(likeliest, settings, generator) for _ in range(50)]
+    samples = [lens.training._vocabulary(likeliest, settings, generator) for _ in range(50)]
     for ids, log_weights in samples:
         assert torch.equal(ids[:40], likeliest[:40]) and len(set(ids.tolist())) == len(ids) == 63
         assert log_weights[:40].abs().max() == 0
@@ -347,7 +347,7 @@ def test_partition_function_of_the_sample_is_right_on_average():
     likeliest, settings = logits.argsort(descending=True), Descent(kept=40, drawn=20)
     estimates = []
     for _ in range(3000):
-        ids, log_weights = lens_training._vocabulary(likeliest, settings, generator)
+        ids, log_weights = lens.training._vocabulary(likeliest, settings, generator)
         estimates.append((logits[ids] + log_weights).exp().sum())
     estimates = torch.stack(estimates)
     error = estimates.std() / len(estimates) ** 0.5
@@ -360,13 +360,13 @@ def test_sampled_loss_is_near_the_whole_one(model: TransformerBridge):
     streams = streams_of(model, rows=2)
     measured = lens.logit_lens(model)
     likeliest, generator = (
-        lens_training._likeliest_tokens(model, streams[-1]),
+        lens.training._likeliest_tokens(model, streams[-1]),
         torch.Generator().manual_seed(0),
     )
     settings = Descent(kept=100, drawn=60)
     losses = [
-        lens_training._loss(
-            model, measured, streams, lens_training._vocabulary(likeliest, settings, generator)
+        lens.training._loss(
+            model, measured, streams, lens.training._vocabulary(likeliest, settings, generator)
         )
         for _ in range(40)
     ]

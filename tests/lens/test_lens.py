@@ -419,7 +419,7 @@ def test_saving_replaces_and_leaves_nothing_else(tmp_path: Path, monkeypatch: py
         Path(file).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lens, "save_file", interrupted)
+    monkeypatch.setattr(lens.lens, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         lens.save(uneven_lens(2), file)
     assert torch.equal(lens.load(file).biases, uneven_lens(1).biases.half().float())

@@ -7,7 +7,7 @@ are the "outputs of block l - 1" of papers that count from the other side.
 
 The logit lens (nostalgebraist 2020) is ``unembed(norm(h))``. The tuned lens (Belrose et al. 2023, arXiv
 2303.08112) puts an affine *translator* in front, one for each layer: ``unembed(norm(h @ T + b))``; ``T = I, b
-= 0`` is the logit lens again. How translators are trained is in ``mi_utils.lens_training``.
+= 0`` is the logit lens again. How translators are trained is in ``mi_utils.lens.training``.
 """
 
 import os

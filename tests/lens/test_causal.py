@@ -4,7 +4,7 @@ import pytest
 import torch
 from sentences import assert_one_sentence
 
-from mi_utils import corpus, harvest, lens, lens_causal
+from mi_utils import corpus, harvest, lens
 
 TEXTS = [
     "When Mary and John went to the store, John gave a drink to Mary. The capital of France is Paris. " * 3
@@ -33,7 +33,7 @@ def some_lens(model):
 
 
 def test_directions_have_unit_variance_and_are_uncorrelated(model, stream):
-    found = lens_causal.principal_directions(model, some_lens(model), 1, stream)
+    found = lens.principal_directions(model, some_lens(model), 1, stream)
     amounts = (stream - found.mean) @ found.read.T
     kept = torch.linalg.eigvalsh(torch.cov(stream.T)) > 1e-5  # tokens repeat: some components never vary
     assert kept.sum() > 16
@@ -41,7 +41,7 @@ def test_directions_have_unit_variance_and_are_uncorrelated(model, stream):
 
 
 def test_read_and_write_fit_together(model, stream):
-    found = lens_causal.principal_directions(model, some_lens(model), 1, stream)
+    found = lens.principal_directions(model, some_lens(model), 1, stream)
     for number in (0, 3):
         edited = found.remove(stream, number)
         assert ((edited - found.mean) @ found.read[number]).abs().max() < 1e-3  # gone
@@ -52,19 +52,19 @@ def test_read_and_write_fit_together(model, stream):
 
 def test_the_first_direction_moves_the_logits_of_the_lens_most(model, stream):
     chosen = some_lens(model)
-    found = lens_causal.principal_directions(model, chosen, 1, stream)
+    found = lens.principal_directions(model, chosen, 1, stream)
     moved = found.write @ chosen.matrices[1] @ (model.W_U - model.W_U.mean(dim=1, keepdim=True))
     sizes = moved.norm(dim=1)
     assert (sizes.diff() <= 1e-3 * sizes[0]).all()
-    drawn = lens_causal.random_directions(1, stream, count=20, seed=1)
+    drawn = lens.random_directions(1, stream, count=20, seed=1)
     at_random = drawn.write @ chosen.matrices[1] @ (model.W_U - model.W_U.mean(dim=1, keepdim=True))
     assert at_random.norm(dim=1).max() < sizes[0]
 
 
 def test_effects_are_those_of_an_edit_by_hand(model, stream):
     chosen, tokens = some_lens(model), contexts(model)[:2]
-    found = lens_causal.principal_directions(model, chosen, 1, stream)
-    on_lens, on_model = lens_causal.removal_effects(model, chosen, found, tokens, [0, 5])
+    found = lens.principal_directions(model, chosen, 1, stream)
+    on_lens, on_model = lens.removal_effects(model, chosen, found, tokens, [0, 5])
 
     def edit(value, hook):
         value = value.clone()
@@ -90,17 +90,17 @@ def test_at_the_last_block_a_lens_that_ignores_a_direction_is_told_from_one_that
     # there is one.
     stream = harvest.residual_streams(llama_model, contexts(llama_model))[1]
     plain = lens.logit_lens(llama_model)
-    found = lens_causal.principal_directions(llama_model, plain, 1, stream)
+    found = lens.principal_directions(llama_model, plain, 1, stream)
     blind = lens.Lens(0 * plain.matrices, plain.biases + 1, plain.model)
-    on_lens, on_model = lens_causal.removal_effects(llama_model, blind, found, contexts(llama_model)[:2], [0])
+    on_lens, on_model = lens.removal_effects(llama_model, blind, found, contexts(llama_model)[:2], [0])
     assert on_lens.item() < 1e-6 < on_model.item()
 
 
 def test_bad_input(llama_model):
     stream = harvest.residual_streams(llama_model, contexts(llama_model))[1]
     with pytest.raises(ValueError) as error:
-        lens_causal.principal_directions(llama_model, lens.logit_lens(llama_model), 2, stream)
+        lens.principal_directions(llama_model, lens.logit_lens(llama_model), 2, stream)
     assert_one_sentence(error, "layer is 2", "0 to 1")
     with pytest.raises(ValueError) as error:
-        lens_causal.principal_directions(llama_model, lens.logit_lens(llama_model), 1, stream[:20])
+        lens.principal_directions(llama_model, lens.logit_lens(llama_model), 1, stream[:20])
     assert_one_sentence(error, "stream has 20 tokens", "32")

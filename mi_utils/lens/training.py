@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.lens import Lens, check_fits, check_streams, kl, unembed
+from mi_utils.lens.lens import Lens, check_fits, check_streams, kl, unembed
 
 
 class Moments:
