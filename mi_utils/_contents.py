@@ -1,7 +1,7 @@
 """Lazy tables of contents: what a package offers, read off its modules' source and loaded on first use.
 
 ``from mi_utils import patching`` imports nothing else. ``patching.<Tab>`` lists the package's modules and the public
-functions and classes that stand in them; ``patching.path_patch`` then imports ``mi_utils.patching.paths``. Nothing is
+functions and classes that stand in them; ``patching.path_patch`` then imports ``mi_utils.patching.sweeps.paths``. Nothing is
 listed by hand: a function is offered because it stands in a module. A module that declares ``__all__`` offers only
 what is in it.
 

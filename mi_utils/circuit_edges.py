@@ -21,7 +21,7 @@ from mi_utils import models
 from mi_utils.circuit_graph import graph
 from mi_utils.lens.lens import unembed
 from mi_utils.models.run import Hook, attached, hook_name, keeper
-from mi_utils.patching_engine import Metric, run_body
+from mi_utils.patching.engine import Metric, run_body
 
 Found = dict[tuple[str, int], Tensor]  # activations by site and layer
 WRITTEN = ("resid_pre", "z", "mlp_out", "resid_post")  # what ``node_outputs`` and ``check_sum`` need

@@ -56,7 +56,7 @@ def years(
     return torch.cat([rows[i] for i in kept]), digits
 
 
-def greater_than(digit: Int[Tensor, "batch"], ids: Int[Tensor, "10"]) -> patching.Metric:
+def greater_than(digit: Int[Tensor, "batch"], ids: Int[Tensor, "10"]) -> patching.engine.Metric:
     """P(digits greater than the given one) - P(all other digits), from logits at the last position.
 
     Args:

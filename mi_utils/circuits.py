@@ -140,7 +140,7 @@ class KeepOnly:
     model: TransformerBridge
     base: patching.Run
     reference: Float[Tensor, "layer #batch pos head d_head"]
-    metric: patching.Metric
+    metric: patching.engine.Metric
     start: int = 0
     _known: dict[frozenset[Head], Tensor] = field(default_factory=dict, repr=False, compare=False)
 

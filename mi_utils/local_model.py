@@ -20,7 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import composition, models
 from mi_utils.lens.lens import unembed
-from mi_utils.patching_engine import run_body
+from mi_utils.patching.engine import run_body
 from mi_utils.transcoders import Transcoders, check_fits
 
 Site = tuple[int, int, int]  # layer, position, feature

@@ -103,7 +103,7 @@ def test_heads_replaced_by_themselves_change_nothing(model, base):
 def test_a_set_is_computed_once_whatever_its_order(model, base, reference, monkeypatch):
     keep = KeepOnly(model, base, reference, metric)
     first = keep([(0, 1), (1, 1)])
-    monkeypatch.setattr(patching, "run_patched", None)
+    monkeypatch.setattr(patching.sweeps, "run_patched", None)
     assert keep(((1, 1), (0, 1))) is first
 
 

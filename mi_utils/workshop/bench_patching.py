@@ -68,7 +68,7 @@ other, metric = data.corrupted("abc"), patching.logit_difference(data.io, data.s
 start = time.perf_counter()
 """
 _PATHS = """
-base = patching.record(model, data.tokens, path_patching.PATH_SITES)
+base = patching.record(model, data.tokens, patching.paths.PATH_SITES)
 source = patching.record(model, other, ("z",))"""
 _BEST = """
 graph = circuit_graph.graph(model)

@@ -3,7 +3,7 @@ code."""
 
 import pytest
 
-from mi_utils import patching_view, prompts
+from mi_utils import patching, prompts
 
 pytestmark = pytest.mark.browser
 
@@ -16,7 +16,7 @@ def opened(show, llama_model, monkeypatch):
     monkeypatch.setattr(
         prompts.tokens, "token_strings", lambda _, tokens: [HOSTILE, *["·Paris"] * (len(tokens) - 1)]
     )
-    shown = patching_view.PatchingBrowser(llama_model, CLEAN, CORRUPTED, " Mary", " John")
+    shown = patching.PatchingBrowser(llama_model, CLEAN, CORRUPTED, " Mary", " John")
     return show(shown.page.value)
 
 

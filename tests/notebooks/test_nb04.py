@@ -6,8 +6,8 @@ import pytest
 import torch
 import worked
 
-from mi_utils import attribution_patching, models, patching
-from mi_utils.patching import Patch
+from mi_utils import models, patching
+from mi_utils.patching.engine import Patch
 from mi_utils.workshop import sources
 
 NOTEBOOK = sources.read(sources.find("04")[0])
@@ -55,13 +55,11 @@ def test_recovery_by_hand_is_the_package_s(model, pair):
 def test_attribution_by_hand_is_the_package_s(model, pair):
     clean, corrupted, metric = pair
     gradients = {
-        name: attribution_patching.gradients(model, run.tokens, ["mlp_out"], metric)["mlp_out", 0]
+        name: patching.gradients(model, run.tokens, ["mlp_out"], metric)["mlp_out", 0]
         for name, run in (("clean", clean), ("corrupted", corrupted))
     }
     by_hand = solution("attribute")["attribute"](gradients, clean["mlp_out", 0], corrupted["mlp_out", 0])
-    found = attribution_patching.attribution(model, corrupted, clean, {"mlp_out": "position"}, metric)[
-        "mlp_out"
-    ]
+    found = patching.attribution(model, corrupted, clean, {"mlp_out": "position"}, metric)["mlp_out"]
     assert torch.allclose(by_hand, found[0].T, atol=1e-5)
 
 
@@ -70,15 +68,13 @@ def test_integrated_gradients_by_hand_are_the_package_s(model, pair):
     clean, corrupted, metric = pair
 
     def gradient(embedding):
-        return attribution_patching.gradients(model, corrupted.tokens, ["resid_pre"], metric, embedding)[
-            "resid_pre", 0
-        ]
+        return patching.gradients(model, corrupted.tokens, ["resid_pre"], metric, embedding)["resid_pre", 0]
 
     by_hand = solution("integrated")["integrated"](
         gradient, clean["resid_pre", 0], corrupted["resid_pre", 0], 4
     )
     sites = {"resid_pre": "position"}
-    found = attribution_patching.attribution(model, corrupted, clean, sites, metric, steps=4)["resid_pre"]
+    found = patching.attribution(model, corrupted, clean, sites, metric, steps=4)["resid_pre"]
     assert torch.allclose(by_hand, found[0].T, atol=1e-5)
 
 

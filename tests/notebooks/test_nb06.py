@@ -8,7 +8,7 @@ import pytest
 import torch
 import worked
 
-from mi_utils import circuit_scores, circuit_tasks, circuits, patching, path_patching, prompts
+from mi_utils import circuit_scores, circuit_tasks, circuits, patching, prompts
 from mi_utils.workshop import sources
 
 NOTEBOOK = sources.read(sources.find("06")[0])
@@ -49,7 +49,7 @@ def test_head_attribution_by_hand_is_the_package_s(llama_model):
 
 
 def test_path_patching_by_hand_is_the_package_s(model):
-    base = patching.record(model, TOKENS, path_patching.PATH_SITES)
+    base = patching.record(model, TOKENS, patching.paths.PATH_SITES)
     other = patching.record(model, OTHER, ("z",))
 
     def metric(logits):
@@ -59,7 +59,7 @@ def test_path_patching_by_hand_is_the_package_s(model):
         block = model.blocks[layer]
         return lambda x: block.mlp(block.ln2(x[:, None]))[:, 0]
 
-    found = path_patching.path_patch(model, base, other, metric, target="logits")
+    found = patching.path_patch(model, base, other, metric, target="logits")
     blocks = [(base["attn_out", layer][:, -1], mlp(layer)) for layer in range(2)]
     for head in range(2):
         sender = [run["z", 0][:, -1, head] @ model.blocks[0].attn.W_O[head] for run in (base, other)]

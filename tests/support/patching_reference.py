@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from mi_utils import models
-from mi_utils.patching_engine import HEAD_AXIS, POSITION_AXIS, Metric, Patch
+from mi_utils.patching.engine import HEAD_AXIS, POSITION_AXIS, Metric, Patch
 
 SITES = (
     "resid_pre",

@@ -8,8 +8,8 @@ import pytest
 import tiny_models
 import torch
 
-from mi_utils import attribution_patching, models, patching
-from mi_utils.attribution_patching import attribution
+from mi_utils import models, patching
+from mi_utils.patching.estimates import attribution
 
 AXES = {"resid_pre": "position", "resid_mid": "position", "attn_out": "position", "mlp_out": "position"}
 AXES |= dict.fromkeys(("z", "q", "k", "v", "pattern"), "head")
@@ -53,7 +53,7 @@ def test_for_a_small_step_the_estimate_is_the_patch(model, pair, site):
 
 def test_the_gradient_is_that_of_the_edited_run(model, pair):
     source, base, metric = pair
-    slopes = attribution_patching.gradients(model, base.tokens, ["mlp_out"], metric)
+    slopes = patching.gradients(model, base.tokens, ["mlp_out"], metric)
     estimate = attribution(model, base, source, {"mlp_out": "position"}, metric)["mlp_out"]
     for layer in range(model.cfg.n_layers):
         change = source["mlp_out", layer] - base["mlp_out", layer]
@@ -87,7 +87,7 @@ def test_on_the_way_the_whole_change_is_found(model, pair):
 def test_few_at_once_changes_nothing(model, pair, monkeypatch):
     source, base, metric = pair
     before = attribution(model, base, source, {"z": "head"}, metric, steps=2)["z"]
-    monkeypatch.setattr(attribution_patching, "PROMPTS_AT_ONCE", 2)
+    monkeypatch.setattr(patching.estimates, "PROMPTS_AT_ONCE", 2)
     assert torch.allclose(
         before, attribution(model, base, source, {"z": "head"}, metric, steps=2)["z"], atol=1e-5
     )

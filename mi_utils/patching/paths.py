@@ -32,7 +32,7 @@ def path_patch(
     model: TransformerBridge,
     base: patching.Run,
     source: patching.Run,
-    metric: patching.Metric,
+    metric: patching.engine.Metric,
     *,
     target: Target,
     receivers: Collection[Head] = (),

@@ -5,7 +5,7 @@ asks of every layer and position, or of every head, what copying its activation 
 corrupted run (is this enough to restore the behaviour?), *noising* edits the clean one (is it needed?). They
 need not agree.
 
-After Vig et al. 2020 and Meng et al. 2022; practice after Zhang & Nanda 2023. ``mi_utils.patching_engine``
+After Vig et al. 2020 and Meng et al. 2022; practice after Zhang & Nanda 2023. ``mi_utils.patching.engine``
 says how a sweep is computed.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import prompts
-from mi_utils.patching_engine import (
+from mi_utils.patching.engine import (
     HEAD_AXIS,
     HEAD_SITES,
     POSITION_AXIS,

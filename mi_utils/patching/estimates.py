@@ -17,8 +17,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils.lens.lens import unembed
 from mi_utils.models.run import attached, hook_name, keeper
-from mi_utils.patching import Axis, Metric, Run, can_change
-from mi_utils.patching_engine import axis_of, run_body
+from mi_utils.patching.engine import Axis, Metric, Run, axis_of, run_body
+from mi_utils.patching.sweeps import can_change
 
 PROMPTS_AT_ONCE = 16  # in a backward pass, which keeps every activation
 

@@ -1,4 +1,4 @@
-"""mi_utils.patching_view: figure and browser of a patching map show what was swept, escaped, whatever is
+"""mi_utils.patching.view: figure and browser of a patching map show what was swept, escaped, whatever is
 asked."""
 
 import json
@@ -11,8 +11,8 @@ from html_tables import Tables
 from ipywidgets import Output
 from sentences import assert_one_sentence
 
-from mi_utils import patching, patching_view, plots, prompts
-from mi_utils.patching_view import (
+from mi_utils import patching, plots, prompts
+from mi_utils.patching.view import (
     DIRECTIONS,
     LONGEST,
     METRICS,
@@ -147,7 +147,7 @@ def test_what_cannot_be_mapped_is_refused(model, changes, names):
 
 def test_runs_that_agree_are_refused(model, monkeypatch):
     monkeypatch.setattr(
-        patching, "probability", lambda token: lambda logits: torch.full(logits.shape[:-1], 0.25)
+        patching.sweeps, "probability", lambda token: lambda logits: torch.full(logits.shape[:-1], 0.25)
     )
     with pytest.raises(ValueError) as error:
         patching_map(model, CLEAN, CORRUPTED, ANSWER, WRONG, metric="probability")
@@ -160,7 +160,7 @@ def test_runs_that_agree_are_refused(model, monkeypatch):
 def test_a_figure_shows_the_values_and_the_tokens(model):
     found = patching_map(model, CLEAN, CORRUPTED, ANSWER, WRONG)
     clean, corrupted = (prompts.encode(model, text)[0] for text in (CLEAN, CORRUPTED))
-    labels = patching_view.position_labels(model, clean, corrupted)
+    labels = patching.position_labels(model, clean, corrupted)
     fig = patching_figure(found.share, labels, title="mine <b>")
     np.testing.assert_allclose(fig.data[0].z, found.share, atol=1e-6)
     assert list(fig.layout.yaxis.ticktext) == ["0", "1"]
@@ -173,15 +173,15 @@ def test_a_figure_shows_the_values_and_the_tokens(model):
 
 def test_positions_that_differ_name_both_tokens(model):
     clean, corrupted = (prompts.encode(model, text)[0] for text in (CLEAN, CORRUPTED))
-    labels = patching_view.position_labels(model, clean, corrupted)
+    labels = patching.position_labels(model, clean, corrupted)
     plain = plots.token_labels(prompts.token_strings(model, clean))
-    assert patching_view.position_labels(model, clean) == plain
+    assert patching.position_labels(model, clean) == plain
     assert [label for label in labels if label not in plain] == ["·Mary→·John"] and len(labels) == len(plain)
 
 
 def test_labels_of_other_lengths_are_refused(model, unchecked):
     with pytest.raises(ValueError) as error:
-        patching_view.position_labels(model, torch.tensor([1, 2, 3]), torch.tensor([1, 2]))
+        patching.position_labels(model, torch.tensor([1, 2, 3]), torch.tensor([1, 2]))
     assert_one_sentence(error.value, "clean has 3", "corrupted 2")
 
 
@@ -326,7 +326,7 @@ def test_errors_are_escaped(browser, monkeypatch):
 def test_a_map_seen_before_is_not_run_again(browser, monkeypatch):
     first = browser.page.value
     browser.site.value = "z"
-    monkeypatch.setattr(patching_view, "patching_map", None)
+    monkeypatch.setattr(patching.view, "patching_map", None)
     browser.site.value = "resid_pre"
     assert browser.page.value == first
 

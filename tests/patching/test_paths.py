@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from mi_utils import models, patching
-from mi_utils.path_patching import PATH_SITES, path_patch
+from mi_utils.patching.paths import PATH_SITES, path_patch
 
 SIZE = dict(vocab_size=320, bos_token_id=0, eos_token_id=0)
 KINDS = {

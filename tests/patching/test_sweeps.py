@@ -1,4 +1,4 @@
-"""mi_utils.patching: pairs, metrics and sweeps, against whole runs with hooks and TransformerLens' own
+"""mi_utils.patching.sweeps: pairs, metrics and sweeps, against whole runs with hooks and TransformerLens' own
 patching."""
 
 from functools import partial
@@ -9,8 +9,9 @@ import torch
 from sentences import assert_one_sentence
 from transformer_lens import patching as theirs
 
-from mi_utils import models, patching, patching_engine, prompts
-from mi_utils.patching import HEAD_SITES, STREAM_SITES, Run, can_change, record, recovery, sweep
+from mi_utils import models, patching, prompts
+from mi_utils.patching.engine import HEAD_SITES, STREAM_SITES, Run, record
+from mi_utils.patching.sweeps import can_change, recovery, sweep
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 CLEAN, CORRUPTED = "When Mary and John went to", "When John and Mary went to"
@@ -224,8 +225,8 @@ def test_a_batch_is_its_prompts_one_by_one(model, runs, metric):
 def test_how_much_is_run_at_once_changes_nothing(model, runs, metric, monkeypatch):
     clean, corrupted = runs
     wanted = [sweep(model, corrupted, clean, "z", metric, by=by) for by in ("position", "head")]
-    monkeypatch.setattr(patching_engine, "MOST_TOKENS", 40)
-    monkeypatch.setattr(patching_engine, "MOST_LOGITS", 4)
+    monkeypatch.setattr(patching.engine, "MOST_TOKENS", 40)
+    monkeypatch.setattr(patching.engine, "MOST_LOGITS", 4)
     for by, one in zip(("position", "head"), wanted, strict=True):
         torch.testing.assert_close(sweep(model, corrupted, clean, "z", metric, by=by), one, **CLOSE)
 
@@ -237,7 +238,7 @@ def test_only_what_differs_is_run(model, runs, metric, monkeypatch):
         asked.append((len(interventions), start))
         return torch.zeros(len(interventions), 3)
 
-    monkeypatch.setattr(patching, "run_patched", count)
+    monkeypatch.setattr(patching.sweeps, "run_patched", count)
     sweep(model, runs[1], runs[0], "resid_pre", metric)
     assert asked == [(4 + 6 * (model.cfg.n_layers - 1), 3)]
     sweep(model, runs[0], runs[0], "resid_pre", metric)

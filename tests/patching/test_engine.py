@@ -1,4 +1,4 @@
-"""mi_utils.patching_engine: what is computed the short way is what whole runs with hooks give."""
+"""mi_utils.patching.engine: what is computed the short way is what whole runs with hooks give."""
 
 import dataclasses
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 from sentences import assert_one_sentence
 
-from mi_utils import models, patching_engine
-from mi_utils.patching_engine import HEAD_SITES, Patch, record, run_patched
+from mi_utils import models, patching
+from mi_utils.patching.engine import HEAD_SITES, Patch, record, run_patched
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 KINDS = ("llama", "gpt2", "neox", "native")
@@ -257,8 +257,8 @@ def test_how_much_is_run_at_once_changes_nothing(model, runs, monkeypatch, token
         for layer in (1, 0)
     ]
     wanted = run_patched(model, base, [*sets, []], first_two, start=3)
-    monkeypatch.setattr(patching_engine, "MOST_TOKENS", tokens)
-    monkeypatch.setattr(patching_engine, "MOST_LOGITS", logits)
+    monkeypatch.setattr(patching.engine, "MOST_TOKENS", tokens)
+    monkeypatch.setattr(patching.engine, "MOST_LOGITS", logits)
     torch.testing.assert_close(run_patched(model, base, [*sets, []], first_two, start=3), wanted, **CLOSE)
 
 

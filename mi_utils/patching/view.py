@@ -188,7 +188,7 @@ def _check_offered(site: str, metric: str, direction: str) -> None:
             raise ValueError(f"{name} is {value!r}; it should be one of {', '.join(offered)}")
 
 
-def _metric(model: TransformerBridge, name: str, answer: str, wrong: str) -> patching.Metric:
+def _metric(model: TransformerBridge, name: str, answer: str, wrong: str) -> patching.engine.Metric:
     tokens = []
     for role, text in (("answer", answer), ("wrong", wrong)):
         try:
