@@ -104,7 +104,7 @@ def suppression_score(ov: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
 
     Args:
         ov: row = token attended to, column = what that adds to the logit of each, as
-            ``composition.ov_circuit`` gives.
+            ``heads.ov_circuit`` gives.
     """
     own = torch.arange(len(ov), device=ov.device)
     return (ov.argmin(dim=-1) == own).float().mean()

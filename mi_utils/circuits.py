@@ -15,8 +15,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models, patching, plots
-from mi_utils.heads import Head
-from mi_utils.heads import all_heads as list_heads
+from mi_utils.heads.scores import Head
+from mi_utils.heads.scores import all_heads as list_heads
 
 Score = Callable[[frozenset[Head]], float]  # a metric of the model in which only these heads are kept
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import composition, models
+from mi_utils import heads, models
 from mi_utils.lens.lens import unembed
 from mi_utils.patching.engine import run_body
 from mi_utils.transcoders import Transcoders, check_fits
@@ -75,7 +75,7 @@ class LocalModel:
         d_model]."""
         layers = range(self.n_layers)
         return torch.stack(
-            [composition.value_weights(self.model, layer) for layer in layers]
+            [heads.value_weights(self.model, layer) for layer in layers]
         ), self.model.W_O.detach()
 
     @cached_property

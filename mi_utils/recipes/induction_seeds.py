@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import torch
 
-from mi_utils import attention_only, composition, head_effects, heads
-from mi_utils.attention_only import Settings, Trained
+from mi_utils import heads
+from mi_utils.heads.attention_only import Settings, Trained
 from mi_utils.recipes import seeds
 
 COMMAND = "python -m mi_utils.recipes.induction_seeds"
@@ -20,8 +20,8 @@ SEEDS = 20
 
 def one_seed(seed: int) -> dict:
     """Train both models and measure what the notebook claims."""
-    two = attention_only.train(Settings(seed=seed))
-    one = attention_only.train(replace(two.settings, n_layers=1))
+    two = heads.train(Settings(seed=seed))
+    one = heads.train(replace(two.settings, n_layers=1))
     return {"seed": seed} | {
         name: value if isinstance(value, bool) else round(value, 4)
         for name, value in (of_training(two, one) | of_composition(two)).items()
@@ -45,7 +45,7 @@ def of_training(two: Trained, one: Trained) -> dict[str, float]:
             f"best previous-token score, {name}": trained.scores["previous"][-1].max().item(),
             f"copying, mean of the last layer, {name}": trained.scores["copying"][-1, -1].mean().item(),
         }
-    tokens = attention_only.test_tokens(two.settings, repeat=False)
+    tokens = heads.test_tokens(two.settings, repeat=False)
     control = heads.score_heads(two.model, tokens, period).mean("induction")
     return found | {
         "prefix matching, least of layer 1": two.scores["induction"][-1, 1].min().item(),
@@ -60,7 +60,7 @@ def second_minus_first(trained: Trained) -> torch.Tensor:
     period = trained.settings.test_period
     return torch.stack(
         [
-            head_effects.in_context_score(loss[None], slice(0, period), slice(period + 1, None))
+            heads.in_context_score(loss[None], slice(0, period), slice(period + 1, None))
             for loss in trained.loss
         ]
     )
@@ -71,25 +71,23 @@ def of_composition(two: Trained) -> dict[str, float | bool]:
     model, n_heads = two.model, two.settings.n_heads
     before, later = [(0, h) for h in range(n_heads)], [(1, h) for h in range(n_heads)]
     source = heads.top_heads(two.scores["previous"][-1, :1])[0]
-    untrained = attention_only.build(two.settings)
-    by_kind = {kind: composition.composition_scores(model, kind, later)[:, 0] for kind in composition.KINDS}
-    chance = composition.composition_scores(untrained, "K", later)[:, 0]
-    tokens, period = attention_only.test_tokens(two.settings), two.settings.test_period
+    untrained = heads.build(two.settings)
+    by_kind = {kind: heads.composition_scores(model, kind, later)[:, 0] for kind in heads.composition.KINDS}
+    chance = heads.composition_scores(untrained, "K", later)[:, 0]
+    tokens, period = heads.test_tokens(two.settings), two.settings.test_period
     losses = torch.stack(
         [
-            head_effects.loss_by_position(
-                model, tokens, composition.without_in_keys(model, [head], later)
-            ).mean(dim=0)
+            heads.loss_by_position(model, tokens, heads.without_in_keys(model, [head], later)).mean(dim=0)
             for head in before
         ]
     )[:, period + 1 :].mean(dim=1)
-    none = head_effects.loss_by_position(model, tokens, composition.without_in_keys(model, before, later))
+    none = heads.loss_by_position(model, tokens, heads.without_in_keys(model, before, later))
     others = [head for head in before if head != source]
     embedded = model.W_E[1:]
     own = torch.arange(len(embedded))
 
     def matched(through) -> float:
-        circuits = [composition.qk_circuit(model, head, embedded, through=through) for head in later]
+        circuits = [heads.qk_circuit(model, head, embedded, through=through) for head in later]
         return sum((one.argmax(dim=1) == own).float().mean().item() for one in circuits) / len(circuits)
 
     return {
@@ -111,21 +109,19 @@ def of_composition(two: Trained) -> dict[str, float | bool]:
         "matched through it": matched(source),
         "matched through another, largest": max(matched(head) for head in others),
         "matched without composition": matched(None),
-        "eigenvalues of layer 1, least": min(
-            composition.copying_eigenvalues(model, 1, h).item() for _, h in later
-        ),
+        "eigenvalues of layer 1, least": min(heads.copying_eigenvalues(model, 1, h).item() for _, h in later),
         "eigenvalues of layer 0, largest": max(
-            composition.copying_eigenvalues(model, 0, h).item() for _, h in before
+            heads.copying_eigenvalues(model, 0, h).item() for _, h in before
         ),
         "eigenvalues untrained, largest": max(
-            composition.copying_eigenvalues(untrained, layer, h).item() for layer, h in before + later
+            heads.copying_eigenvalues(untrained, layer, h).item() for layer, h in before + later
         ),
     }
 
 
 def main() -> None:
     torch.set_grad_enabled(False)
-    seeds.record(FILE, SEEDS, one_seed, command=COMMAND, source="trained by mi_utils.attention_only")
+    seeds.record(FILE, SEEDS, one_seed, command=COMMAND, source="trained by mi_utils.heads.attention_only")
 
 
 if __name__ == "__main__":

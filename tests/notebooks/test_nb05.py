@@ -8,7 +8,7 @@ import pytest
 import torch
 import worked
 
-from mi_utils import attention_only, composition, data_files, head_effects, heads, prompts
+from mi_utils import data_files, heads, prompts
 from mi_utils.recipes import induction_seeds
 from mi_utils.workshop import sources
 
@@ -50,14 +50,14 @@ def test_prefix_matching_by_hand_is_the_package_s(model, tokens):
 def test_the_in_context_score_by_hand_is_the_package_s():
     loss = torch.rand(5, 12, generator=torch.Generator().manual_seed(0))
     by_hand = solution("in_context_score")["in_context_score"](loss, 2, 9)
-    assert torch.allclose(by_hand, head_effects.in_context_score(loss, 2, 9))
+    assert torch.allclose(by_hand, heads.in_context_score(loss, 2, 9))
 
 
 @torch.no_grad()
 def test_copying_by_hand_is_the_package_s():
-    model = attention_only.build(attention_only.Settings())
+    model = heads.build(heads.Settings())
     ids = torch.arange(64)
-    found = composition.copying_scores(model, ids, model.W_E)
+    found = heads.copying_scores(model, ids, model.W_E)
     by_hand = solution("copying")["copying_score"]
     for layer, head in heads.all_heads(model):
         ov = model.W_E @ model.W_V[layer, head] @ model.W_O[layer, head] @ model.W_U
@@ -67,7 +67,7 @@ def test_copying_by_hand_is_the_package_s():
 @torch.no_grad()
 def test_k_composition_by_hand_is_the_package_s(gpt2_model):
     by_hand = solution("k_composition")["k_composition"]
-    found = composition.composition_scores(gpt2_model, "K", [(1, 2)])[0, 0]
+    found = heads.composition_scores(gpt2_model, "K", [(1, 2)])[0, 0]
     W_Q, W_K, W_V, W_O = gpt2_model.W_Q, gpt2_model.W_K, gpt2_model.W_V, gpt2_model.W_O
     for head in range(4):
         ours = by_hand(W_V[0, head] @ W_O[0, head], W_Q[1, 2] @ W_K[1, 2].T)
@@ -94,7 +94,7 @@ def test_the_cut_by_hand_is_the_package_s(llama_model):
     )
     cache, seen = model.run_with_cache(tokens)[1], {}
     look = ("blocks.1.attn.hook_k", heads.look_only(lambda k: seen.update(k=k)))
-    model.run_with_hooks(tokens, fwd_hooks=[*composition.without_in_keys(model, [source], targets), look])
+    model.run_with_hooks(tokens, fwd_hooks=[*heads.without_in_keys(model, [source], targets), look])
     out = cache["z", 0][:, :, 2] @ model.blocks[0].attn.W_O[2]
     by_hand = solution("composed_input")["without_source"](
         cache["k", 1], out, model.blocks[1].attn.W_K, cache["blocks.1.ln1.hook_scale"]
@@ -107,7 +107,7 @@ def test_classes_by_hand_are_the_package_s(model, tokens):
     scores = heads.score_heads(model, tokens, PERIOD)
     null = heads.null_of(scores)  # any will do
     ours = heads.classify(scores, null, threshold=0.02)
-    flat = ({name: found.mean(name).flatten() for name in heads.CLASSES} for found in (scores, null))
+    flat = ({name: found.mean(name).flatten() for name in heads.scores.CLASSES} for found in (scores, null))
     by_hand = solution("mend_the_classes")["classify"](*flat, 0.02)
     assert {name: {divmod(i, 4) for i in found} for name, found in by_hand.items()} == {
         name: set(found) for name, found in ours.items()
@@ -118,7 +118,7 @@ def test_twenty_seeds_were_tried_as_the_notebook_trains():
     seeds = json.loads(data_files.path(induction_seeds.FILE).read_text())
     assert [one["seed"] for one in seeds] == list(range(20))
     parameters = next(cell.source for cell in NOTEBOOK.cells if "parameters" in cell.metadata.get("tags", []))
-    default = attention_only.Settings()
+    default = heads.Settings()
     assert f"N_STEPS = config.budget(quick={default.steps}," in parameters
     layout = next(cell.source for cell in NOTEBOOK.cells if cell.id == "layout")
     assert f"period = {default.test_period}\n" in layout

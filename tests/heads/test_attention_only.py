@@ -7,8 +7,8 @@ import pytest
 import torch
 from sentences import assert_one_sentence
 
-from mi_utils import attention_only, composition, head_effects, heads
-from mi_utils.attention_only import Settings
+from mi_utils import heads
+from mi_utils.heads.attention_only import Settings
 from mi_utils.recipes import induction_seeds
 
 SMALL = Settings(
@@ -28,11 +28,11 @@ SMALL = Settings(
 
 @pytest.fixture(scope="module")
 def trained():
-    return attention_only.train(SMALL)
+    return heads.train(SMALL)
 
 
 def test_sequences_repeat_with_a_period_of_their_own():
-    tokens = attention_only.sequences(SMALL, 300, torch.Generator().manual_seed(0))
+    tokens = heads.sequences(SMALL, 300, torch.Generator().manual_seed(0))
     assert (
         tokens.shape == (300, 24)
         and (tokens[:, 0] == 0).all()
@@ -46,24 +46,24 @@ def test_sequences_repeat_with_a_period_of_their_own():
 
 
 def test_test_sequences_are_fixed_by_the_seed_and_the_control_repeats_nothing():
-    first, again = attention_only.test_tokens(SMALL), attention_only.test_tokens(SMALL)
+    first, again = heads.test_tokens(SMALL), heads.test_tokens(SMALL)
     assert torch.equal(first, again) and first.shape == (4, 17) and torch.equal(first[:, 1:9], first[:, 9:])
-    assert not torch.equal(first, attention_only.test_tokens(replace(SMALL, seed=1)))
-    control = attention_only.test_tokens(SMALL, repeat=False)
+    assert not torch.equal(first, heads.test_tokens(replace(SMALL, seed=1)))
+    control = heads.test_tokens(SMALL, repeat=False)
     assert all(len(set(row.tolist())) == 17 for row in control)
 
 
 def test_a_model_is_what_the_settings_say():
-    model = attention_only.build(SMALL)
+    model = heads.build(SMALL)
     assert model.W_Q.shape == (2, 2, 16, 8) and model.W_E.shape == (32, 16) and model.cfg.attn_only
-    same, other = attention_only.build(SMALL), attention_only.build(replace(SMALL, seed=1))
+    same, other = heads.build(SMALL), heads.build(replace(SMALL, seed=1))
     assert torch.equal(model.W_E, same.W_E) and not torch.equal(model.W_E, other.W_E)
 
 
 @torch.no_grad()
 def test_the_norm_divides_by_the_root_mean_square_and_does_nothing_else():
-    model = attention_only.build(SMALL)
-    cache = model.run_with_cache(attention_only.test_tokens(SMALL))[1]
+    model = heads.build(SMALL)
+    cache = model.run_with_cache(heads.test_tokens(SMALL))[1]
     stream = cache["resid_pre", 1]
     scale = (stream.square().mean(-1, keepdim=True) + 1e-5).sqrt()
     keys = torch.einsum("bpd,hde->bphe", stream / scale, model.W_K[1])
@@ -74,20 +74,20 @@ def test_what_is_recorded(trained):
     assert trained.steps == [0, 2, 4] and trained.loss.shape == (3, 16)
     assert {tuple(values.shape) for values in trained.scores.values()} == {(3, 2, 2)}
     assert {"induction", "previous", "copying", "entropy"} <= set(trained.scores)
-    tokens = attention_only.test_tokens(SMALL)
-    last = head_effects.loss_by_position(trained.model, tokens).mean(dim=0)
+    tokens = heads.test_tokens(SMALL)
+    last = heads.loss_by_position(trained.model, tokens).mean(dim=0)
     assert torch.allclose(trained.loss[-1], last, atol=1e-5)
-    untrained = heads.score_heads(attention_only.build(SMALL), tokens, 8).mean("induction")
+    untrained = heads.score_heads(heads.build(SMALL), tokens, 8).mean("induction")
     assert torch.allclose(trained.scores["induction"][0], untrained, atol=1e-6)
     assert not any(parameter.requires_grad for parameter in trained.model.original_model.parameters())
 
 
 def test_training_is_adamw_on_the_next_token(trained):
-    model = attention_only.build(SMALL)
+    model = heads.build(SMALL)
     network, generator = model.original_model, torch.Generator().manual_seed(SMALL.seed)
     optimiser = torch.optim.AdamW(network.parameters(), lr=SMALL.rate, weight_decay=SMALL.weight_decay)
     for _ in range(SMALL.steps):
-        rows = attention_only.sequences(SMALL, SMALL.batch, generator)
+        rows = heads.sequences(SMALL, SMALL.batch, generator)
         loss = model(rows, return_type="loss")
         optimiser.zero_grad()
         loss.backward()
@@ -99,7 +99,7 @@ def test_training_is_adamw_on_the_next_token(trained):
 def test_training_works_without_gradients_and_leaves_the_global_state_alone(trained):
     before = torch.random.get_rng_state()
     with torch.no_grad():
-        again = attention_only.train(SMALL)
+        again = heads.train(SMALL)
         assert not torch.is_grad_enabled()
     assert torch.equal(again.loss, trained.loss) and torch.equal(before, torch.random.get_rng_state())
 
@@ -127,7 +127,7 @@ def test_settings_that_cannot_be(change):
 
 
 def test_the_recipe_measures_what_it_says(trained):
-    one = attention_only.train(replace(SMALL, n_layers=1))
+    one = heads.train(replace(SMALL, n_layers=1))
     found = induction_seeds.of_training(trained, one) | induction_seeds.of_composition(trained)
     later = [(1, 0), (1, 1)]
     source = heads.top_heads(trained.scores["previous"][-1])[0]
@@ -137,5 +137,5 @@ def test_the_recipe_measures_what_it_says(trained):
         (trained.loss[-1, 9:].mean() - trained.loss[-1, :8].mean()).item(), abs=1e-5
     )
     if source[0] == 0:
-        K = composition.composition_scores(trained.model, "K", later)[:, 0].mean(dim=0)
+        K = heads.composition_scores(trained.model, "K", later)[:, 0].mean(dim=0)
         assert found["K score of that head"] == pytest.approx(K[source[1]].item())

@@ -7,7 +7,7 @@ from sentences import assert_one_sentence
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import attention_only, composition, heads, models, prompts
+from mi_utils import heads, models, prompts
 
 LATER = [(1, 0), (1, 3)]
 
@@ -34,10 +34,10 @@ def whole(model, layer: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
     return attn.W_Q[head] @ attn.W_K[shared].T, attn.W_V[shared] @ attn.W_O[head]
 
 
-@pytest.mark.parametrize("kind", composition.KINDS)
+@pytest.mark.parametrize("kind", heads.composition.KINDS)
 @torch.no_grad()
 def test_scores_are_those_of_whole_matrices(kind, model):
-    found = composition.composition_scores(model, kind, LATER)
+    found = heads.composition_scores(model, kind, LATER)
     assert found.shape == (2, 2, 4) and found[:, 1].isnan().all()
     for i, (layer, head) in enumerate(LATER):
         W_QK, W_OV_later = whole(model, layer, head)
@@ -53,7 +53,7 @@ def test_scores_are_those_of_whole_matrices(kind, model):
 
 
 def test_heads_of_the_first_layer_have_nothing_before_them(model):
-    assert composition.composition_scores(model, "K", [(0, 1)]).isnan().all()
+    assert heads.composition_scores(model, "K", [(0, 1)]).isnan().all()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_heads_of_the_first_layer_have_nothing_before_them(model):
 )
 def test_bad_input_to_scores(kind, later, model, unchecked):
     with pytest.raises(ValueError) as error:
-        composition.composition_scores(model, kind, later)
+        heads.composition_scores(model, kind, later)
     assert_one_sentence(error.value)
 
 
@@ -75,11 +75,11 @@ def test_circuits_are_those_of_whole_matrices(model):
     W_QK, W_OV = whole(model, 1, 2)
     written = inner @ W_OV
     logits = models.centred(model, written) @ model.W_U[:, ids]
-    assert torch.allclose(composition.ov_circuit(model, 1, 2, states, ids), logits, atol=1e-4)
-    assert torch.allclose(composition.qk_circuit(model, (1, 2), states), inner @ W_QK @ inner.T, atol=1e-3)
+    assert torch.allclose(heads.ov_circuit(model, 1, 2, states, ids), logits, atol=1e-4)
+    assert torch.allclose(heads.qk_circuit(model, (1, 2), states), inner @ W_QK @ inner.T, atol=1e-3)
     moved = models.centred(model, inner @ whole(model, 0, 3)[1])
     assert torch.allclose(
-        composition.qk_circuit(model, (1, 2), states, through=(0, 3)), inner @ W_QK @ moved.T, atol=1e-3
+        heads.qk_circuit(model, (1, 2), states, through=(0, 3)), inner @ W_QK @ moved.T, atol=1e-3
     )
 
 
@@ -87,9 +87,9 @@ def test_circuits_are_those_of_whole_matrices(model):
 def test_copying_is_the_share_of_tokens_whose_own_logit_is_raised_most(model):
     ids = torch.arange(5, 25)
     states = model.W_E[ids]
-    found = composition.copying_scores(model, ids, states)
+    found = heads.copying_scores(model, ids, states)
     for layer, head in heads.all_heads(model):
-        best = composition.ov_circuit(model, layer, head, states, ids).argmax(dim=1)
+        best = heads.ov_circuit(model, layer, head, states, ids).argmax(dim=1)
         assert found[layer, head].item() == pytest.approx((best == torch.arange(20)).float().mean().item())
 
 
@@ -97,14 +97,14 @@ def test_bad_input_to_copying(model, unchecked):
     states = torch.zeros(3, 32)
     for ids in (torch.tensor([5]), torch.tensor([5, 5, 6]), torch.tensor([5, 6])):
         with pytest.raises(ValueError) as error:
-            composition.copying_scores(model, ids, states)
+            heads.copying_scores(model, ids, states)
         assert_one_sentence(error.value)
 
 
 @torch.no_grad()
 def test_token_states_are_the_stream_after_the_start_token(model):
     ids, start = torch.tensor([9, 5, 77]), prompts.start_token(model)
-    found = composition.token_states(model, ids, start)
+    found = heads.token_states(model, ids, start)
     for i, token in enumerate(ids.tolist()):
         alone = model.run_with_cache(torch.tensor([[start, token]]))[1]["resid_pre", 1][0, 1]
         assert torch.allclose(found[i], alone, atol=1e-5)
@@ -112,7 +112,7 @@ def test_token_states_are_the_stream_after_the_start_token(model):
 
 @torch.no_grad()
 def test_eigenvalues_are_those_of_the_whole_circuit(model):
-    found = composition.copying_eigenvalues(model, 1, 2)
+    found = heads.copying_eigenvalues(model, 1, 2)
     embedded = models.centred(model, model.W_E)
     circuit = models.centred(model, embedded @ whole(model, 1, 2)[1]) @ model.W_U
     values = torch.linalg.eigvals(circuit.double())
@@ -121,7 +121,7 @@ def test_eigenvalues_are_those_of_the_whole_circuit(model):
 
 @torch.no_grad()
 def test_a_model_that_copies_has_eigenvalues_and_scores_of_one():
-    model = attention_only.build(attention_only.Settings(d_head=64, n_heads=1))
+    model = heads.build(heads.Settings(d_head=64, n_heads=1))
     identity = torch.eye(64)
     network = model.original_model
     for name, value in network.named_parameters():
@@ -134,8 +134,8 @@ def test_a_model_that_copies_has_eigenvalues_and_scores_of_one():
         ):
             value.copy_(identity if value.ndim == 2 else torch.zeros_like(value))
     ids = torch.arange(1, 64)
-    assert composition.copying_eigenvalues(model, 0, 0).item() == pytest.approx(1, abs=1e-5)
-    assert composition.copying_scores(model, ids, model.W_E[ids]).eq(1).all()
+    assert heads.copying_eigenvalues(model, 0, 0).item() == pytest.approx(1, abs=1e-5)
+    assert heads.copying_scores(model, ids, model.W_E[ids]).eq(1).all()
 
 
 # -- a wire is cut --------------------------------------------------------------------------------------
@@ -145,9 +145,7 @@ def test_a_model_that_copies_has_eigenvalues_and_scores_of_one():
 def keys_without(model, tokens, sources, targets):
     seen = {}
     look = ("blocks.1.attn.hook_k", heads.look_only(lambda k: seen.update(k=k)))
-    logits = model.run_with_hooks(
-        tokens, fwd_hooks=[*composition.without_in_keys(model, sources, targets), look]
-    )
+    logits = model.run_with_hooks(tokens, fwd_hooks=[*heads.without_in_keys(model, sources, targets), look])
     return seen["k"], logits
 
 
@@ -176,7 +174,7 @@ def test_as_a_control_another_input_is_edited_and_not_the_keys(model, tokens, ki
     cache, seen = model.run_with_cache(tokens)[1], {}
     names = [f"blocks.1.attn.hook_{one}" for one in "qkv"]
     looks = [(name, heads.look_only(lambda x, name=name: seen.update({name[-1]: x}))) for name in names]
-    edits = composition.without_in_keys(model, [(0, 1)], [(1, 2)], kind=kind)
+    edits = heads.without_in_keys(model, [(0, 1)], [(1, 2)], kind=kind)
     model.run_with_hooks(tokens, fwd_hooks=[*edits, *looks])
     attention, head = model.blocks[1].attn, 2 if kind == "Q" else group(model, 2)
     stream = cache["resid_pre", 1] - cache["z", 0][:, :, 1] @ model.blocks[0].attn.W_O[1]
@@ -207,13 +205,13 @@ def test_a_norm_that_centres_is_centred_for():
     W_QK, W_OV = whole(model, 1, 0)[0], whole(model, 0, 1)[1]
     moved = (states - states.mean(-1, keepdim=True)) @ W_OV
     wanted = (states - states.mean(-1, keepdim=True)) @ W_QK @ (moved - moved.mean(-1, keepdim=True)).T
-    assert torch.allclose(composition.qk_circuit(model, (1, 0), states, through=(0, 1)), wanted, atol=1e-5)
+    assert torch.allclose(heads.qk_circuit(model, (1, 0), states, through=(0, 1)), wanted, atol=1e-5)
 
 
 @torch.no_grad()
 def test_only_the_keys_change(model, tokens):
     cache, seen = model.run_with_cache(tokens)[1], {}
-    edits = composition.without_in_keys(model, [(0, 1)], [(1, head) for head in range(4)])
+    edits = heads.without_in_keys(model, [(0, 1)], [(1, head) for head in range(4)])
     looks = [
         (f"blocks.1.{name}", heads.look_only(lambda value, name=name: seen.update({name: value})))
         for name in ("attn.hook_q", "attn.hook_v", "hook_resid_pre", "attn.hook_pattern")
@@ -236,19 +234,19 @@ def test_only_the_keys_change(model, tokens):
 )
 def test_bad_wires(sources, targets, word, model):
     with pytest.raises(ValueError, match=word) as error:
-        composition.without_in_keys(model, sources, targets)
+        heads.without_in_keys(model, sources, targets)
     assert_one_sentence(error.value)
 
 
 def test_an_input_that_heads_do_not_have(model):
     with pytest.raises(ValueError, match="kind is 'O'; it should be one of") as error:
-        composition.without_in_keys(model, [(0, 0)], [(1, 0)], kind="O")
+        heads.without_in_keys(model, [(0, 0)], [(1, 0)], kind="O")
     assert_one_sentence(error.value)
 
 
 @torch.no_grad()
 def test_scores_of_the_default_model_are_quick_and_those_of_whole_matrices(real_model):
-    found = composition.composition_scores(real_model, "K", [(17, 4)])[0]
+    found = heads.composition_scores(real_model, "K", [(17, 4)])[0]
     assert found[:17].isfinite().all() and found[17:].isnan().all()
     W_QK, _ = whole(real_model, 17, 4)
     _, W_OV = whole(real_model, 16, 0)

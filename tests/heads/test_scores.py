@@ -6,7 +6,7 @@ import torch
 from sentences import assert_one_sentence
 from transformer_lens import head_detector
 
-from mi_utils import head_effects, heads, prompts
+from mi_utils import heads, prompts
 
 PERIOD = 6
 
@@ -105,8 +105,8 @@ def test_a_vocabulary_without_words_gives_all_but_the_start_token(model):
 @pytest.mark.parametrize("name", ["previous", "neighbour", "duplicate", "induction"])
 def test_a_head_that_does_one_thing_scores_one_there_and_zero_elsewhere(name):
     found = heads.pattern_scores(looking_back(heads.offsets(PERIOD)[name]), PERIOD)
-    assert {other: round(found[other].item(), 6) for other in heads.WEIGHTS if other != "first"} == {
-        other: float(other == name) for other in heads.WEIGHTS if other != "first"
+    assert {other: round(found[other].item(), 6) for other in heads.scores.WEIGHTS if other != "first"} == {
+        other: float(other == name) for other in heads.scores.WEIGHTS if other != "first"
     }
     assert found["first"] == 0 and found["entropy"] == 0
 
@@ -127,7 +127,7 @@ def test_an_even_head():
     sizes = torch.arange(PERIOD + 2, length + 1).float()
     assert found["first"].item() == pytest.approx((1 / sizes).mean().item())
     assert found["entropy"].item() == pytest.approx(sizes.log().mean().item())
-    assert heads.null_of(some_scores({name: [0.0] for name in heads.WEIGHTS})).mean(
+    assert heads.null_of(some_scores({name: [0.0] for name in heads.scores.WEIGHTS})).mean(
         "first"
     ).item() == pytest.approx((1 / sizes).mean().item())
 
@@ -197,7 +197,7 @@ def test_previous_token_scores_are_those_of_the_head_detector_from_position_thre
 def test_scores_do_not_depend_on_what_stands_beside(model, monkeypatch):
     tokens = draw(model)
     together = heads.score_heads(model, tokens, PERIOD)
-    monkeypatch.setattr(heads, "rows_at_once", lambda model: 2)
+    monkeypatch.setattr(heads.scores, "rows_at_once", lambda model: 2)
     apart = heads.score_heads(model, tokens, PERIOD)
     for name in together.values:
         assert torch.allclose(together.values[name], apart.values[name], atol=1e-5)
@@ -227,7 +227,7 @@ def test_bad_input_to_scores(model):
 
 # -- classes --------------------------------------------------------------------------------------------
 
-BASE = {name: [0.0, 0.0, 0.0, 0.0] for name in heads.WEIGHTS} | {"entropy": [3.0, 3.0, 3.0, 3.0]}
+BASE = {name: [0.0, 0.0, 0.0, 0.0] for name in heads.scores.WEIGHTS} | {"entropy": [3.0, 3.0, 3.0, 3.0]}
 
 
 def test_a_head_belongs_to_every_class_in_which_it_exceeds_its_own_null():
@@ -238,7 +238,7 @@ def test_a_head_belongs_to_every_class_in_which_it_exceeds_its_own_null():
     assert (
         found["induction"] == [(0, 1), (0, 0)]
         and found["duplicate"] == []
-        and set(found) == set(heads.CLASSES)
+        and set(found) == set(heads.scores.CLASSES)
     )
 
 
@@ -286,7 +286,7 @@ def test_random_heads_are_others_and_all_others_come_up():
 def test_zero_ablation_of_all_heads_leaves_no_attention(model):
     tokens = draw(model)
     seen = {}
-    edits = head_effects.ablate(model, [(1, head) for head in range(4)])
+    edits = heads.ablate(model, [(1, head) for head in range(4)])
     look = ("blocks.1.hook_attn_out", heads.look_only(lambda out: seen.update(out=out)))
     model.run_with_hooks(tokens, fwd_hooks=[*edits, look])
     bias = model.blocks[1].attn.b_O if model.blocks[1].attn.b_O is not None else 0
@@ -300,12 +300,12 @@ def test_zero_ablation_of_all_heads_leaves_no_attention(model):
 def test_mean_ablation_puts_in_the_mean_and_leaves_other_heads(model):
     tokens = draw(model)
     cache = model.run_with_cache(tokens)[1]
-    means = head_effects.mean_z(model, tokens)
+    means = heads.mean_z(model, tokens)
     for layer in (0, 1):
         assert torch.allclose(means[layer], cache["z", layer][:, 1:].mean(dim=(0, 1)), atol=1e-5)
     seen = {}
     look = ("blocks.1.attn.hook_z", heads.look_only(lambda z: seen.update(z=z)))
-    model.run_with_hooks(tokens, fwd_hooks=[*head_effects.ablate(model, [(1, 2)], means), look])
+    model.run_with_hooks(tokens, fwd_hooks=[*heads.ablate(model, [(1, 2)], means), look])
     assert torch.allclose(seen["z"][:, 1:, 2], means[1, 2].expand_as(seen["z"][:, 1:, 2]))
     assert torch.allclose(seen["z"][:, :, [0, 1, 3]], cache["z", 1][:, :, [0, 1, 3]], atol=1e-5)
 
@@ -313,34 +313,34 @@ def test_mean_ablation_puts_in_the_mean_and_leaves_other_heads(model):
 @pytest.mark.parametrize("bad", [[], [(0, 0), (0, 0)], [(2, 0)], [(0, 4)], [(-1, 0)]])
 def test_bad_sets_of_heads(bad, model):
     with pytest.raises(ValueError) as error:
-        head_effects.ablate(model, bad)
+        heads.ablate(model, bad)
     assert_one_sentence(error.value)
 
 
 @torch.no_grad()
 def test_loss_by_position_is_the_model_s_loss(model, monkeypatch):
     tokens = draw(model)
-    loss = head_effects.loss_by_position(model, tokens)
+    loss = heads.loss_by_position(model, tokens)
     wanted = model(tokens, return_type="loss", loss_per_token=True)
     assert loss.shape == (3, 2 * PERIOD) and torch.allclose(loss, wanted, atol=1e-4)
-    monkeypatch.setattr(heads, "rows_at_once", lambda model: 1)
-    assert torch.allclose(loss, head_effects.loss_by_position(model, tokens), atol=1e-4)
+    monkeypatch.setattr(heads.scores, "rows_at_once", lambda model: 1)
+    assert torch.allclose(loss, heads.loss_by_position(model, tokens), atol=1e-4)
 
 
 def test_the_in_context_score_is_below_zero_where_context_helps():
     loss = torch.tensor([[4.0, 3.0, 1.0], [6.0, 3.0, 2.0]])
-    assert head_effects.in_context_score(loss, 0, 2).item() == pytest.approx(-3.5)
-    assert head_effects.in_context_score(loss, slice(0, 2), slice(2, None)).item() == pytest.approx(1.5 - 4)
+    assert heads.in_context_score(loss, 0, 2).item() == pytest.approx(-3.5)
+    assert heads.in_context_score(loss, slice(0, 2), slice(2, None)).item() == pytest.approx(1.5 - 4)
     for early, late, word in (
         (3, 1, "early is 3"),
         (0, -1, "late is -1"),
         (slice(2, 2), 0, "early is slice"),
     ):
         with pytest.raises(ValueError, match=word):
-            head_effects.in_context_score(loss, early, late)
+            heads.in_context_score(loss, early, late)
 
 
 def test_mean_z_needs_sequences(model):
     for tokens in (draw(model)[:0], draw(model)[:, :1]):
         with pytest.raises(ValueError, match="tokens has shape"):
-            head_effects.mean_z(model, tokens)
+            heads.mean_z(model, tokens)

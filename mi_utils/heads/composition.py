@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models
-from mi_utils.heads import Head, look_only, rows_at_once
+from mi_utils.heads.scores import Head, look_only, rows_at_once
 
 KINDS = ("Q", "K", "V")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import heads, models
-from mi_utils.heads import Head
+from mi_utils.heads.scores import Head
 
 
 @torch.no_grad()

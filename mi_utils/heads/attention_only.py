@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import composition, head_effects, heads
+from mi_utils import heads
 
 START = 0
 
@@ -69,7 +69,7 @@ class Trained:
 
     ``steps``: at which it was looked at, the first 0; ``loss``: on repeated test sequences, in nats, by
         position;
-    ``scores``: the pattern scores of ``mi_utils.heads`` and ``copying``, of each head.
+    ``scores``: the pattern scores of ``mi_utils.heads.scores`` and ``copying``, of each head.
     """
 
     model: TransformerBridge
@@ -163,6 +163,6 @@ def look(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], period: int
     scores = heads.score_heads(model, tokens, period)
     ids = torch.arange(START + 1, model.cfg.d_vocab)
     return {name: scores.mean(name) for name in scores.values} | {
-        "copying": composition.copying_scores(model, ids, model.W_E[ids]),
-        "loss": head_effects.loss_by_position(model, tokens).mean(dim=0),
+        "copying": heads.copying_scores(model, ids, model.W_E[ids]),
+        "loss": heads.loss_by_position(model, tokens).mean(dim=0),
     }
