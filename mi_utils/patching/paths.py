@@ -18,7 +18,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import lens, models, patching
-from mi_utils.circuits import Head, checked
+from mi_utils.circuits.heads import checked
+from mi_utils.heads.scores import Head
 
 Target = Literal["q", "k", "v", "logits"]
 MLPs = Literal["recomputed", "frozen"]

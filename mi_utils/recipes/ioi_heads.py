@@ -6,7 +6,7 @@ Facts from a paper, entered by hand here and nowhere else; nothing is measured o
 import json
 
 from mi_utils import data_files
-from mi_utils.circuit_scores import IOI_HEADS
+from mi_utils.circuits.scores import IOI_HEADS
 
 COMMAND = "python -m mi_utils.recipes.ioi_heads"
 SOURCE = "Wang et al. 2023, Interpretability in the Wild, arXiv 2211.00593"

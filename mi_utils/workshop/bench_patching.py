@@ -71,8 +71,8 @@ _PATHS = """
 base = patching.record(model, data.tokens, patching.paths.PATH_SITES)
 source = patching.record(model, other, ("z",))"""
 _BEST = """
-graph = circuit_graph.graph(model)
-best = graph.top(circuit_edges.eap(model, data.tokens, other, metric), 50)"""
+graph = circuits.graph(model)
+best = graph.top(circuits.eap(model, data.tokens, other, metric), 50)"""
 _WORK = {
     "path patching, 270 senders to the queries of a head of layer 23, 32 prompts": (
         32,

@@ -8,7 +8,7 @@ import pytest
 import torch
 import worked
 
-from mi_utils import circuit_scores, circuit_tasks, circuits, patching, prompts
+from mi_utils import circuits, patching, prompts
 from mi_utils.workshop import sources
 
 NOTEBOOK = sources.read(sources.find("06")[0])
@@ -91,13 +91,13 @@ def test_greater_than_by_hand_is_the_package_s():
     logits = torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
     digits, ids = torch.tensor([0, 3, 5, 9, 4, 1]), torch.arange(20, 30)
     by_hand = solution("greater_than")["greater_than"](logits.softmax(dim=-1), digits, ids)
-    assert torch.allclose(by_hand, circuit_tasks.greater_than(digits, ids)(logits), atol=1e-6)
+    assert torch.allclose(by_hand, circuits.greater_than(digits, ids)(logits), atol=1e-6)
 
 
 def test_suppression_by_hand_is_the_package_s():
     ov = torch.randn(9, 9, generator=torch.Generator().manual_seed(0)) - 2 * torch.eye(9)
     by_hand = solution("copy_suppression")["suppressed"](ov)
-    assert float(by_hand) == pytest.approx(circuit_tasks.suppression_score(ov).item())
+    assert float(by_hand) == pytest.approx(circuits.suppression_score(ov).item())
 
 
 def test_the_roles_of_the_notebook_are_those_of_the_exercise():
@@ -126,5 +126,5 @@ def test_search_reference_and_test_have_prompts_of_their_own():
 
 
 def test_the_published_table_is_the_published_one():
-    heads = circuit_scores.published_ioi_heads()
+    heads = circuits.published_ioi_heads()
     assert len(heads) == 7 and sum(map(len, heads.values())) == 26

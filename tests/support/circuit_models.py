@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from mi_utils import models
-from mi_utils.circuit_graph import graph
+from mi_utils.circuits.edges import graph
 
 VOCABULARY = 13
 KINDS = {

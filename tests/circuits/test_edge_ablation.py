@@ -9,9 +9,9 @@ from circuit_models import by_hand, metric, native, pairs
 from sentences import assert_one_sentence
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import circuit_edges
-from mi_utils.circuit_acdc import acdc, run_edges
-from mi_utils.circuit_graph import graph
+from mi_utils import circuits
+from mi_utils.circuits.edge_ablation import acdc, run_edges
+from mi_utils.circuits.edges import graph
 
 KINDS = [*circuit_models.KINDS, "Llama", "GPT-2"]
 
@@ -116,7 +116,7 @@ def test_finds_the_circuit(tau: float):
 def test_divergences_are_those_of_the_circuits():
     model, (clean, corrupted) = native("grouped"), pairs()
     edges = graph(model)
-    scores = circuit_edges.eap(model, clean, corrupted, metric)
+    scores = circuits.eap(model, clean, corrupted, metric)
     start = edges.top(scores, 60)
     found = acdc(model, clean, corrupted, 0.02, candidates=start)
     full = last(model, clean)
@@ -139,7 +139,7 @@ def test_divergences_are_those_of_the_circuits():
 def test_larger_tau_cuts_more():
     """Not a law of a greedy search, but so over this range; and no edge at all is worth a hundred nats."""
     model, two = native("LayerNorm"), pairs()
-    candidates = graph(model).top(circuit_edges.eap(model, *two, metric), 80)
+    candidates = graph(model).top(circuits.eap(model, *two, metric), 80)
     counts = [int(acdc(model, *two, tau, candidates=candidates).kept.sum()) for tau in (0.0003, 0.01, 100)]
     assert 80 > counts[0] > counts[1] > counts[2] == 0
 

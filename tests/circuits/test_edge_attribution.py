@@ -15,9 +15,9 @@ from sentences import assert_one_sentence
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import circuit_edges
-from mi_utils.circuit_acdc import run_edges
-from mi_utils.circuit_graph import graph
+from mi_utils import circuits
+from mi_utils.circuits.edge_ablation import run_edges
+from mi_utils.circuits.edges import graph
 
 KINDS = ("Llama", "GPT-2", "GPT-NeoX")
 
@@ -112,7 +112,7 @@ def test_first_order(kind: str, deep: Callable):
     corrupted = clean.clone()
     corrupted[:, 2] = 12
     with nearly_the_same(model, 12, 10):
-        true, scores = ablated(model, clean, corrupted), circuit_edges.eap(model, clean, corrupted, metric)
+        true, scores = ablated(model, clean, corrupted), circuits.eap(model, clean, corrupted, metric)
     assert true.abs().max() > 1e-3 and (true.abs() > 0.01 * true.abs().max()).float().mean() > 0.1
     assert (scores - true).abs().max() < 0.03 * true.abs().max()
 
@@ -140,9 +140,9 @@ def test_real_corruptions(deep: Callable):
         model, (clean, corrupted) = deep(kind, seed), pairs(seed=seed)
         edges, true = graph(model).edges, ablated(model, clean, corrupted)
         estimates = {
-            "eap": circuit_edges.eap(model, clean, corrupted, metric),
-            "ig": circuit_edges.eap_ig(model, clean, corrupted, metric, steps=5),
-            "wrong run": -circuit_edges.eap(model, corrupted, clean, metric),
+            "eap": circuits.eap(model, clean, corrupted, metric),
+            "ig": circuits.eap_ig(model, clean, corrupted, metric, steps=5),
+            "wrong run": -circuits.eap(model, corrupted, clean, metric),
         }
         for name, scores in estimates.items():
             assert (scores[~edges] == 0).all()
@@ -170,7 +170,7 @@ def test_sign_and_size():
     sign."""
     model, circuit = circuit_models.by_hand()
     clean, corrupted = pairs()
-    scores = circuit_edges.eap(model, clean, corrupted, metric)
+    scores = circuits.eap(model, clean, corrupted, metric)
     total = (answer(model, corrupted) - answer(model, clean)).mean().item()
     assert scores[:, -1].sum().item() == pytest.approx(total, abs=1e-5) and abs(total) > 0.1
     assert (scores[~circuit] == 0).all()  # nothing else leads to the logits, not even a little
@@ -179,9 +179,9 @@ def test_sign_and_size():
 
 def test_batch_is_a_mean_over_pairs():
     model, (clean, corrupted) = native("LayerNorm"), pairs()
-    together = circuit_edges.eap_ig(model, clean, corrupted, metric, steps=2)
+    together = circuits.eap_ig(model, clean, corrupted, metric, steps=2)
     alone = [
-        circuit_edges.eap_ig(model, clean[i : i + 1], corrupted[i : i + 1], metric, steps=2) for i in range(3)
+        circuits.eap_ig(model, clean[i : i + 1], corrupted[i : i + 1], metric, steps=2) for i in range(3)
     ]
     assert torch.allclose(together, torch.stack(alone).mean(dim=0), atol=1e-6)
 
@@ -191,9 +191,9 @@ def test_integrated_gradient_sums_to_the_change():
     model, _ = circuit_models.by_hand()
     clean, corrupted = pairs()
     total = (answer(model, corrupted) - answer(model, clean)).mean().item()
-    from_embedding = circuit_edges.eap_ig(model, clean, corrupted, metric, steps=50)[0].sum().item()
+    from_embedding = circuits.eap_ig(model, clean, corrupted, metric, steps=50)[0].sum().item()
     assert from_embedding == pytest.approx(total, rel=2e-3)
-    at_clean = circuit_edges.eap(model, clean, corrupted, metric)[0].sum().item()
+    at_clean = circuits.eap(model, clean, corrupted, metric)[0].sum().item()
     assert abs(at_clean - total) > 5 * abs(from_embedding - total)
 
 
@@ -211,19 +211,19 @@ def test_points_lie_evenly_between_the_runs(steps: int):
     """The same points serve both directions, so exchanging clean and corrupted changes the sign and nothing
     else."""
     model, (clean, corrupted) = native("LayerNorm"), pairs()
-    there = circuit_edges.eap_ig(model, clean, corrupted, metric, steps=steps)
-    back = circuit_edges.eap_ig(model, corrupted, clean, metric, steps=steps)
+    there = circuits.eap_ig(model, clean, corrupted, metric, steps=steps)
+    back = circuits.eap_ig(model, corrupted, clean, metric, steps=steps)
     assert torch.allclose(there, -back, atol=1e-4) and there.abs().max() > 0.1
 
 
 def test_leaves_no_trace():
     model, (clean, corrupted) = native("LayerNorm"), pairs()
     before = answer(model, clean)
-    circuit_edges.eap(model, clean, corrupted, metric)
+    circuits.eap(model, clean, corrupted, metric)
     assert torch.equal(answer(model, clean), before)
     assert all(value.grad is None for value in model.parameters())
     with torch.no_grad():  # a notebook may have switched gradients off
-        assert circuit_edges.eap(model, clean, corrupted, metric).abs().max() > 0
+        assert circuits.eap(model, clean, corrupted, metric).abs().max() > 0
 
 
 # ------------------------------------------------------------------------------------------------------- bad
@@ -241,14 +241,14 @@ def test_leaves_no_trace():
 )
 def test_prompts_that_are_no_pairs(change, names: tuple[str, ...], unchecked: None):
     with pytest.raises(ValueError) as caught:
-        circuit_edges.eap(native("LayerNorm"), *change(*pairs()), metric)
+        circuits.eap(native("LayerNorm"), *change(*pairs()), metric)
     assert_one_sentence(caught.value, *names)
 
 
 def test_steps_and_metrics(unchecked: None):
     model, two = native("LayerNorm"), pairs()
     with pytest.raises(ValueError) as caught:
-        circuit_edges.eap_ig(model, *two, metric, steps=0)
+        circuits.eap_ig(model, *two, metric, steps=0)
     assert_one_sentence(caught.value, "steps is 0")
     for wrong in (
         lambda logits: logits,
@@ -256,7 +256,7 @@ def test_steps_and_metrics(unchecked: None):
         lambda logits: metric(logits.detach()),
     ):
         with pytest.raises(ValueError) as caught:
-            circuit_edges.eap(model, *two, wrong)
+            circuits.eap(model, *two, wrong)
         assert_one_sentence(caught.value, "metric", "3 pairs")
 
 
@@ -264,5 +264,5 @@ def test_model_whose_outputs_are_scaled():
     model, two = native("LayerNorm"), pairs()
     model.blocks[1].mlp.register_forward_hook(lambda module, args, out: 3 * out)
     with pytest.raises(ValueError) as caught:
-        circuit_edges.eap(model, *two, metric)
+        circuits.eap(model, *two, metric)
     assert_one_sentence(caught.value, "model", "residual stream")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mi_utils import circuits, lens, models, patching
-from mi_utils.circuits import KeepOnly
+from mi_utils.circuits.heads import KeepOnly
 
 TOKENS = torch.randint(2, 300, (4, 8), generator=torch.Generator().manual_seed(2))
 OTHER = torch.randint(2, 300, (6, 8), generator=torch.Generator().manual_seed(3))

@@ -8,7 +8,7 @@ from circuit_models import native
 from sentences import assert_one_sentence
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.circuit_graph import Graph, graph
+from mi_utils.circuits.edges import Graph, graph
 
 
 def test_order_and_count():

@@ -1,8 +1,8 @@
 """Edge attribution patching: the effects of all edges of a model's head-and-MLP graph, estimated from one
 gradient.
 
-An edge (``circuit_graph``) is ablated by exchanging one term of the sum that its receiver reads: what the
-sender wrote in the clean run for what it wrote in the corrupted run. ``circuit_acdc`` does that exactly, one
+An edge (``circuits.edges``) is ablated by exchanging one term of the sum that its receiver reads: what the
+sender wrote in the clean run for what it wrote in the corrupted run. ``circuits.edge_ablation`` does that exactly, one
 forward pass an edge. Edge attribution patching (EAP) estimates it for all edges at once, to first order: the
 change of the sender's output (corrupted - clean) times the gradient of the metric at the receiver's input,
 which is taken in the *clean* run, since that is the run that is edited.
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models
-from mi_utils.circuit_graph import graph
+from mi_utils.circuits.edges import graph
 from mi_utils.lens.lens import unembed
 from mi_utils.models.run import Hook, attached, hook_name, keeper
 from mi_utils.patching.engine import Metric, run_body

@@ -18,8 +18,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models
-from mi_utils.circuit_edges import WRITTEN, check_pairs, node_outputs, watch
-from mi_utils.circuit_graph import graph
+from mi_utils.circuits.edge_attribution import WRITTEN, check_pairs, node_outputs, watch
+from mi_utils.circuits.edges import graph
 from mi_utils.models.run import Hook, attached, hook_name
 
 
@@ -80,7 +80,7 @@ def acdc(
     clean prompts, averaged over the pairs; each cut is compared with the divergence just before it, so many
     small rises can add up to more than tau. An edge into a node that nothing reads any more is cut without a
     run. An edge takes one forward pass from its receiver's layer on: a search through every edge is for tiny
-    models, and for others ``candidates`` holds the few hundred best by ``circuit_edges.eap``.
+    models, and for others ``candidates`` holds the few hundred best by ``circuits.eap``.
 
     Args:
         model, clean, corrupted: as for ``run_edges``.

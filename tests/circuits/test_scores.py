@@ -8,7 +8,7 @@ import torch
 from sentences import assert_one_sentence
 
 from mi_utils import data_files
-from mi_utils.circuit_scores import FRACTIONS, auc, cmd, cpr, precision_recall, published_ioi_heads
+from mi_utils.circuits.scores import FRACTIONS, auc, cmd, cpr, precision_recall, published_ioi_heads
 from mi_utils.recipes import ioi_heads
 
 
