@@ -22,7 +22,7 @@ from torch import Tensor
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.transcoders import Kind, Transcoders
+from mi_utils.transcoders.transcoders import Kind, Transcoders
 
 if TYPE_CHECKING:
     from mi_utils.attribution import Graph

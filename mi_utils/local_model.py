@@ -21,7 +21,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from mi_utils import heads, models
 from mi_utils.lens.lens import unembed
 from mi_utils.patching.engine import run_body
-from mi_utils.transcoders import Transcoders, check_fits
+from mi_utils.transcoders.transcoders import Transcoders, check_fits
 
 Site = tuple[int, int, int]  # layer, position, feature
 

@@ -6,7 +6,7 @@ import torch
 from sentences import assert_one_sentence
 
 from mi_utils import attribution, local_model
-from mi_utils.transcoders import Transcoders, skip_alone
+from mi_utils.transcoders.transcoders import Transcoders, skip_alone
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 SORTS = pytest.mark.parametrize(("sort", "skip"), reference.SORTS)

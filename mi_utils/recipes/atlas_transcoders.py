@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import atlas, atlas_mlps, config, data_files, harvest, models, replacement, transcoders
+from mi_utils import atlas, config, data_files, harvest, models, transcoders
 from mi_utils.cli import say
 from mi_utils.models.run import attached, hook_name
-from mi_utils.shipped_transcoders import FILES
-from mi_utils.transcoder_training import Settings, train
-from mi_utils.transcoders import Transcoders
+from mi_utils.transcoders.shipped import FILES
+from mi_utils.transcoders.training import Settings, train
+from mi_utils.transcoders.transcoders import Transcoders
 
 COMMAND = "python -m mi_utils.recipes.atlas_transcoders"
 TABLE = "transcoders_pareto.json"
@@ -46,20 +46,20 @@ def trained(model: TransformerBridge, settings: Settings, data: tuple[Tensor, Te
     if not file.is_file():
         x, y = data
         sample = (x[:, :SAMPLE], y[:, :SAMPLE])
-        done = train(settings, sample, atlas_mlps.batches(x, y, seed=s.seed), model=model.cfg.model_name)
+        done = train(settings, sample, transcoders.batches(x, y, seed=s.seed), model=model.cfg.model_name)
         transcoders.save(done.transcoders, file)
-    return transcoders.load(file)
+    return transcoders.transcoders.load(file)
 
 
 def agreement(model: TransformerBridge, run) -> dict[str, float]:
     """By task, the share of held-out prompts on which ``run(tokens)`` has the model's own likeliest answer,
     and KL."""
     found, kl, count = {}, 0.0, 0
-    for task, made in atlas_mlps.held_out().items():
+    for task, made in transcoders.held_out().items():
         same = []
-        for tokens, _ in atlas_mlps.answers(model, made):
-            at = replacement.answer_positions(tokens)
-            compared = replacement.compare(model(tokens), run(tokens), tokens, at)
+        for tokens, _ in transcoders.answers(model, made):
+            at = transcoders.answer_positions(tokens)
+            compared = transcoders.compare(model(tokens), run(tokens), tokens, at)
             same.append(compared.same)
             kl, count = kl + compared.kl * len(tokens), count + len(tokens)
         found[task] = torch.cat(same).float().mean().item()
@@ -69,7 +69,7 @@ def agreement(model: TransformerBridge, run) -> dict[str, float]:
 def measured(model: TransformerBridge, made: Transcoders, test: tuple[Tensor, Tensor]) -> dict:
     """A row of the table."""
     fit = transcoders.evaluate(made, *test)
-    by_task = agreement(model, lambda tokens: replacement.run(model, made, tokens))
+    by_task = agreement(model, lambda tokens: transcoders.run(model, made, tokens))
     return _row(by_task, fit.l0.sum().item(), fit.nmse) | {
         "parameters": made.n_parameters,
         "dead": round(fit.dead, 3),
@@ -129,7 +129,7 @@ def neurons(model: TransformerBridge, k: int, data: tuple[Tensor, Tensor], texts
 
 def _posts(model: TransformerBridge, texts: list[list[str]], names: list[str]) -> Tensor:
     parts = []
-    for length in sorted({len(text) for text in texts}):  # the order of ``atlas_mlps.activations``
+    for length in sorted({len(text) for text in texts}):  # the order of ``transcoders.activations``
         tokens = atlas.encode(model, [" ".join(text) for text in texts if len(text) == length])
         parts.append(harvest.activations(model, tokens, names, batch_size=256))
     return torch.cat(parts, dim=1)
@@ -144,15 +144,17 @@ def _strongest(posts: Tensor, means: Tensor, lengths: Tensor, k: int) -> Tensor:
 @torch.no_grad()
 def test_data(model: TransformerBridge) -> tuple[tuple[Tensor, Tensor], list[list[str]]]:
     """What the MLPs read and write on held-out sentences, and the sentences."""
-    texts = [[*p.text.split(), p.answer] for made in atlas_mlps.held_out().values() for p in made]
-    return atlas_mlps.activations(model, texts), texts
+    texts = [[*p.text.split(), p.answer] for made in transcoders.held_out().values() for p in made]
+    return transcoders.activations(model, texts), texts
 
 
 def main() -> None:
     """Train what ships, then the table."""
     for name in ("atlas", "atlas-lookup"):
         model = models.load_model(name)
-        data = atlas_mlps.activations(model, atlas_mlps.sentences(SENTENCES), thin=atlas_mlps.THIN)
+        data = transcoders.activations(
+            model, transcoders.sentences(SENTENCES), thin=transcoders.atlas_mlps.THIN
+        )
         transcoders.save(trained(model, SHIPPED, data), data_files.folder() / FILES[name])
         data_files.record(
             FILES[name],
@@ -161,7 +163,7 @@ def main() -> None:
             command=COMMAND,
         )
     model = models.load_model("atlas")
-    data = atlas_mlps.activations(model, atlas_mlps.sentences(SENTENCES), thin=atlas_mlps.THIN)
+    data = transcoders.activations(model, transcoders.sentences(SENTENCES), thin=transcoders.atlas_mlps.THIN)
     test, texts = test_data(model)
     points = []
     for seed in SEEDS:  # the one that ships has the first; the others show the spread

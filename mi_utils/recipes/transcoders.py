@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import config, corpus, data_files, harvest, models, transcoders
 from mi_utils.cli import say
-from mi_utils.transcoder_training import Settings, Trainer
+from mi_utils.transcoders.training import Settings, Trainer
 
 COMMAND = "python -m mi_utils.recipes.transcoders"
 FILE = "transcoders_smollm2-135m.safetensors"
@@ -97,7 +97,7 @@ def train() -> transcoders.Transcoders:
 def main() -> None:
     """Train and write ``data/transcoders_smollm2-135m.safetensors``."""
     finished = folder() / "finished.safetensors"
-    made = transcoders.load(finished) if finished.is_file() else train()
+    made = transcoders.transcoders.load(finished) if finished.is_file() else train()
     transcoders.save(made, finished)
     transcoders.save(made, data_files.folder() / FILE, bits=8)
     data_files.record(

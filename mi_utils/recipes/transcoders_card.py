@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import corpus, data_files, harvest, models, replacement, shipped_transcoders, transcoders
+from mi_utils import corpus, data_files, harvest, models, transcoders
 from mi_utils.cli import say
-from mi_utils.transcoders import Transcoders
+from mi_utils.transcoders.transcoders import Transcoders
 
 COMMAND = "python -m mi_utils.recipes.transcoders_card"
 FILE = "transcoders_card.json"
@@ -106,10 +106,10 @@ def replaced(
             for protect in ("first",) if name == "one" else ("first", "massive"):
                 found = []
                 for layers in sets:
-                    logits = replacement.run(
+                    logits = transcoders.run(
                         model, made, contexts[:size], layers=layers, protect_massive=protect == "massive"
                     )
-                    found.append(replacement.compare(own[size], logits, contexts[:size]))
+                    found.append(transcoders.compare(own[size], logits, contexts[:size]))
                 row = {"what": what, "layers": name, "protect": protect}
                 for key, value in (
                     ("top1", "agreement"),
@@ -126,7 +126,7 @@ def replaced(
 def main() -> None:
     """Measure and write ``data/transcoders_card.json``."""
     model = models.load_model(dtype=torch.bfloat16)
-    made = shipped_transcoders.load(model)
+    made = transcoders.shipped.load(model)
     linear = ridge(model, corpus.contexts(model, length=128, count=FIT, seed=1))
     kinds = {"full": made, "skip_in_place": transcoders.skip_alone(made), "ridge": linear}
     test = corpus.contexts(model, length=128, split="test", seed=0)

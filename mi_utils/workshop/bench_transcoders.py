@@ -8,10 +8,10 @@ _TRAIN = """
 import resource, time, torch
 from mi_utils import atlas_mlps, models
 from mi_utils.recipes.atlas_transcoders import SHIPPED
-from mi_utils.transcoder_training import Trainer
+from mi_utils.transcoders.training import Trainer
 model = models.load_model("atlas", device="cpu")
-x, y = atlas_mlps.activations(model, atlas_mlps.sentences(3_000), thin=atlas_mlps.THIN)
-trainer, batches = Trainer(SHIPPED, x, y, model="atlas"), atlas_mlps.batches(x, y)
+x, y = transcoders.activations(model, transcoders.sentences(3_000), thin=transcoders.atlas_mlps.THIN)
+trainer, batches = Trainer(SHIPPED, x, y, model="atlas"), transcoders.batches(x, y)
 for _ in range(20):
     trainer.step(*next(batches))
 steps = [next(batches) for _ in range(100)]
@@ -25,7 +25,7 @@ _GRAPH = """
 import resource, statistics, time, torch
 from mi_utils import atlas, attribution, graph_influence, local_model, models, prompts, shipped_transcoders
 model = models.load_model({model!r}, device="cpu")
-made = shipped_transcoders.load(model)
+made = transcoders.shipped.load(model)
 tokens = {tokens}
 def timed(work, times):
     taken = []

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models
-from mi_utils.transcoders import Transcoders
+from mi_utils.transcoders.transcoders import Transcoders
 
 KINDS = ("llama", "gpt2", "neox")
 SORTS = (("clt", False), ("clt", True), ("plt", False), ("plt", True))  # kind, and whether there is a skip

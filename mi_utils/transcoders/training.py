@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mi_utils import sae
-from mi_utils.transcoders import Kind, Transcoders
+from mi_utils.transcoders.transcoders import Kind, Transcoders
 
 _ROWS_FOR_RANK = 128  # tokens on which the threshold of a batch is found: a rank over all of them is slow
 

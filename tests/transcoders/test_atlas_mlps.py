@@ -1,4 +1,4 @@
-"""mi_utils.atlas_mlps: the mix of sentences, what is held out, and activations in the order of their
+"""mi_utils.transcoders.atlas_mlps: the mix of sentences, what is held out, and activations in the order of their
 tokens."""
 
 from collections import Counter
@@ -7,7 +7,7 @@ import pytest
 import torch
 from sentences import assert_one_sentence
 
-from mi_utils import atlas, atlas_mlps, models
+from mi_utils import atlas, models, transcoders
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def drawn():
-    return atlas_mlps.sentences(500)
+    return transcoders.sentences(500)
 
 
 def kinds_of(prompts):
@@ -28,9 +28,9 @@ def kinds_of(prompts):
 
 
 def test_the_mix_adds_up_and_sentences_come_in_its_proportions(drawn):
-    assert sum(share for *_, share in atlas_mlps.MIX) == 100
+    assert sum(share for *_, share in transcoders.atlas_mlps.MIX) == 100
     counts, start = Counter(), 0
-    for task, language, share in atlas_mlps.MIX:
+    for task, language, share in transcoders.atlas_mlps.MIX:
         part, start = drawn[start : start + 5 * share], start + 5 * share
         assert len(part) == 5 * share
         if task in ("ioi", "induction"):
@@ -43,8 +43,8 @@ def test_the_mix_adds_up_and_sentences_come_in_its_proportions(drawn):
 
 
 def test_nothing_held_out_is_among_them(drawn):
-    seen = {" ".join(text) for text in atlas_mlps.sentences(3_000)}
-    for task, split, language in atlas_mlps.HELD_OUT:
+    seen = {" ".join(text) for text in transcoders.sentences(3_000)}
+    for task, split, language in transcoders.atlas_mlps.HELD_OUT:
         if task not in ("ioi", "induction"):
             assert not seen & set(kinds_of(atlas.prompts(task, split, language=language)))
     sums = [text for text in drawn if "+" in text]
@@ -54,22 +54,22 @@ def test_nothing_held_out_is_among_them(drawn):
 
 
 def test_a_seed_gives_the_same_sentences(drawn):
-    assert atlas_mlps.sentences(500) == drawn != atlas_mlps.sentences(500, seed=1)
+    assert transcoders.sentences(500) == drawn != transcoders.sentences(500, seed=1)
     state = torch.get_rng_state()
-    atlas_mlps.sentences(50, seed=3)
+    transcoders.sentences(50, seed=3)
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_few_sentences_still_hold_every_kind():
-    assert len(atlas_mlps.sentences(1)) == len(atlas_mlps.MIX)
+    assert len(transcoders.sentences(1)) == len(transcoders.atlas_mlps.MIX)
     for count in (0, -1):
         with pytest.raises(ValueError) as error:
-            atlas_mlps.sentences(count)
+            transcoders.sentences(count)
         assert_one_sentence(error.value, f"count is {count}", "at least 1")
 
 
 def test_content_words_are_what_sentences_are_about():
-    words = atlas_mlps.content_words()
+    words = transcoders.content_words()
     world = atlas.world()
     assert {"Dallas", "Texas", "7", *world.names, *world.places, *world.objects} <= words
     assert not words & {"the", "of", "capital", "state", "containing", "is", "+", "=", "<bos>"}
@@ -81,7 +81,7 @@ def test_content_words_are_what_sentences_are_about():
 @torch.no_grad()
 def test_activations_are_those_of_runs_one_by_one(model, drawn):
     texts = drawn[::25]
-    x, y = atlas_mlps.activations(model, texts)
+    x, y = transcoders.activations(model, texts)
     wanted_x, wanted_y = [], []
     for text in sorted(texts, key=len):  # stable: those of one length keep their order
         _, kept = model.run_with_cache(atlas.encode(model, " ".join(text)))
@@ -94,8 +94,8 @@ def test_activations_are_those_of_runs_one_by_one(model, drawn):
 
 
 def test_thinning_drops_only_what_comes_before_the_first_content_word(model, drawn):
-    texts, content = drawn[::25], atlas_mlps.content_words()
-    whole, _ = atlas_mlps.activations(model, texts)
+    texts, content = drawn[::25], transcoders.content_words()
+    whole, _ = transcoders.activations(model, texts)
     before = []
     for text in sorted(texts, key=len):
         reached = False
@@ -104,25 +104,25 @@ def test_thinning_drops_only_what_comes_before_the_first_content_word(model, dra
             before.append(not reached)
     before = torch.tensor(before)
     assert 20 < before.sum() < len(before) - 20
-    assert torch.equal(atlas_mlps.activations(model, texts, thin=0)[0], whole[:, ~before])
-    some, written = atlas_mlps.activations(model, texts, thin=0.5)
+    assert torch.equal(transcoders.activations(model, texts, thin=0)[0], whole[:, ~before])
+    some, written = transcoders.activations(model, texts, thin=0.5)
     assert some.shape == written.shape and int((~before).sum()) < some.shape[1] < len(before)
     share = (some.shape[1] - int((~before).sum())) / int(before.sum())
     assert 0.2 < share < 0.8
-    assert torch.equal(some, atlas_mlps.activations(model, texts, thin=0.5)[0])
-    other = atlas_mlps.activations(model, texts, thin=0.5, seed=1)[0]
+    assert torch.equal(some, transcoders.activations(model, texts, thin=0.5)[0])
+    other = transcoders.activations(model, texts, thin=0.5, seed=1)[0]
     assert other.shape != some.shape or not torch.equal(other, some)
 
 
 def test_batches_are_tokens_of_both_alike():
     x = torch.arange(7.0)[None, :, None].expand(2, 7, 3) + torch.tensor([0.0, 100.0])[:, None, None]
-    made = atlas_mlps.batches(x, x + 0.5, size=64)
+    made = transcoders.batches(x, x + 0.5, size=64)
     inputs, outputs = next(made)
     assert inputs.shape == (2, 64, 3) and torch.equal(outputs, inputs + 0.5)
     assert torch.equal(inputs[1], inputs[0] + 100) and set(inputs[0, :, 0].tolist()) == set(range(7))
     assert not torch.equal(inputs, next(made)[0])
-    assert torch.equal(inputs, next(atlas_mlps.batches(x, x, size=64))[0])
-    assert not torch.equal(inputs, next(atlas_mlps.batches(x, x, size=64, seed=1))[0])
+    assert torch.equal(inputs, next(transcoders.batches(x, x, size=64))[0])
+    assert not torch.equal(inputs, next(transcoders.batches(x, x, size=64, seed=1))[0])
 
 
 # -- prompts -----------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_batches_are_tokens_of_both_alike():
 def test_answers_go_with_their_prompts(model):
     made = atlas.prompts("two-hop", "train", count=4) + atlas.prompts("addition", "test", count=3)
     found = {}
-    for tokens, wanted in atlas_mlps.answers(model, made):
+    for tokens, wanted in transcoders.answers(model, made):
         assert len(tokens) == len(wanted)
         for row, answer in zip(tokens, wanted, strict=True):
             found[model.tokenizer.decode(row[1:])] = model.tokenizer.decode([int(answer)])
@@ -139,17 +139,17 @@ def test_answers_go_with_their_prompts(model):
 
 
 def test_held_out_prompts_by_task():
-    found = atlas_mlps.held_out(20)
+    found = transcoders.held_out(20)
     assert list(found) == ["two-hop", "two-hop, french", "addition", "ioi", "induction"]
-    for (task, split, _), made in zip(atlas_mlps.HELD_OUT, found.values(), strict=True):
+    for (task, split, _), made in zip(transcoders.atlas_mlps.HELD_OUT, found.values(), strict=True):
         assert len({prompt.text for prompt in made}) == len(made) == 20 or task in ("ioi", "induction")
         assert {(prompt.task, prompt.split) for prompt in made} == {(task, split)}
-    assert found == atlas_mlps.held_out(20) != atlas_mlps.held_out(20, seed=1)
-    every = atlas_mlps.held_out(0)
+    assert found == transcoders.held_out(20) != transcoders.held_out(20, seed=1)
+    every = transcoders.held_out(0)
     assert len(every["two-hop"]) == len(atlas.prompts("two-hop", "held-out city"))
 
 
 def test_unknown_words_are_refused(model):
     with pytest.raises(ValueError) as error:
-        atlas_mlps.activations(model, [["the", "capital", "of", "Mordor", "is"]])
+        transcoders.activations(model, [["the", "capital", "of", "Mordor", "is"]])
     assert_one_sentence(error.value, "Mordor")

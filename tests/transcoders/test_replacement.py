@@ -1,4 +1,4 @@
-"""mi_utils.replacement: a replaced run is a literal run with hooks, and comparisons are what one counts by
+"""mi_utils.transcoders.replacement: a replaced run is a literal run with hooks, and comparisons are what one counts by
 hand."""
 
 import math
@@ -9,8 +9,8 @@ import pytest
 import torch
 from sentences import assert_one_sentence
 
-from mi_utils import hand_wired, replacement
-from mi_utils.transcoders import Transcoders, skip_alone
+from mi_utils import hand_wired, transcoders
+from mi_utils.transcoders.transcoders import Transcoders, skip_alone
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 SORTS = pytest.mark.parametrize(("sort", "skip"), reference.SORTS)
@@ -68,7 +68,7 @@ def test_a_replaced_run_against_literal_hooks(model, sort, skip, layers):
             )
         return total + seen[layer] @ made.W_skip[layer] if skip else total
 
-    found = replacement.run(model, made, tokens, layers=layers)
+    found = transcoders.run(model, made, tokens, layers=layers)
     wanted = with_hooks(model, tokens, range(3) if layers is None else layers, write)
     torch.testing.assert_close(found, wanted, **CLOSE)
     changed = (found - model(tokens)).abs()
@@ -81,7 +81,7 @@ def test_a_vector_for_each_layer_is_mean_ablation(model):
     tokens, generator = prompts_for(model), torch.Generator().manual_seed(1)
     means = torch.randn(3, 32, generator=generator)
     for layers in (None, [1]):
-        found = replacement.run(model, means, tokens, layers=layers)
+        found = transcoders.run(model, means, tokens, layers=layers)
         wanted = with_hooks(
             model,
             tokens,
@@ -101,9 +101,9 @@ def test_features_that_are_the_neurons_leave_the_logits(kind, relation, unchecke
         [[hand_wired.WORDS.index(w) for w in ("<bos>", relation, city, "is")] for city in hand_wired.CITIES]
     )
     made = hand_wired.transcoders(model, kind=kind)
-    found, own = replacement.run(model, made, tokens), model(tokens)
+    found, own = transcoders.run(model, made, tokens), model(tokens)
     torch.testing.assert_close(found, own, **CLOSE)
-    part = replacement.run(model, hand_wired.transcoders(model, kind=kind, without=["Texas"]), tokens)
+    part = transcoders.run(model, hand_wired.transcoders(model, kind=kind, without=["Texas"]), tokens)
     assert (part - own).abs().max() > 0.5
 
 
@@ -117,7 +117,7 @@ def test_a_linear_mlp_is_its_skip(gpt2):
         gpt2, tokens, range(3), lambda layer, seen, value: seen[layer] @ maps[layer] + bias[layer]
     )
     made = skip_alone(replace(reference.transcoders(gpt2, "plt", True), W_skip=maps, b_dec=bias))
-    torch.testing.assert_close(replacement.run(gpt2, made, tokens), own, **CLOSE)
+    torch.testing.assert_close(transcoders.run(gpt2, made, tokens), own, **CLOSE)
 
 
 @torch.no_grad()
@@ -126,7 +126,7 @@ def test_massive_outputs_keep_the_models_own(model):
     made, tokens = reference.transcoders(model, "plt", False), prompts_for(model)
 
     def run(layer, protect):
-        return replacement.run(model, made, tokens, layers=[layer], protect_massive=protect)
+        return transcoders.run(model, made, tokens, layers=[layer], protect_massive=protect)
 
     def massive(value, hook):
         value = value.clone()
@@ -147,9 +147,9 @@ def test_what_counts_as_massive():
     output = torch.ones(2, 4, 9) / 3  # of length 1; the median is 1
     output[0, 2] *= 5.01
     output[1, 1] *= 4.99
-    kept = replacement._kept(output, True)
+    kept = transcoders.replacement._kept(output, True)
     assert kept.tolist() == [[True, False, True, False], [True, False, False, False]]
-    assert replacement._kept(output, False).tolist() == [[True, False, False, False]] * 2
+    assert transcoders.replacement._kept(output, False).tolist() == [[True, False, False, False]] * 2
 
 
 # -- comparisons ---------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def test_comparison_by_hand(which):
         where = torch.zeros(2, 5, dtype=torch.bool)
         for place in places:
             where[place] = True
-    found = replacement.compare(logits, other, tokens, where)
+    found = transcoders.compare(logits, other, tokens, where)
     rest = sorted(places) if places else [(row, position) for row in range(2) for position in range(1, 4)]
     *numbers, same = by_hand(logits, other, tokens, rest)
     got = [found.agreement, found.kl, found.loss, found.loss_replaced]
@@ -200,12 +200,12 @@ def test_a_model_beside_itself():
         torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(3)),
         torch.zeros(2, 5).long(),
     )
-    found = replacement.compare(logits, logits, tokens)
+    found = transcoders.compare(logits, logits, tokens)
     assert found.agreement == 1 and abs(found.kl) < 1e-6 and found.loss == found.loss_replaced
 
 
 def test_answers_stand_at_the_end():
-    where = replacement.answer_positions(torch.zeros(2, 3).long())
+    where = transcoders.answer_positions(torch.zeros(2, 3).long())
     assert where.tolist() == [[False, False, True]] * 2
 
 
@@ -223,19 +223,19 @@ def test_what_does_not_fit(gpt2, unchecked):
     )
     for call, words in (
         (
-            lambda: replacement.run(gpt2, replace(made, model="gpt2"), tokens),
+            lambda: transcoders.run(gpt2, replace(made, model="gpt2"), tokens),
             ("trained on gpt2", "tiny-gpt2"),
         ),
-        (lambda: replacement.run(gpt2, deeper, tokens), ("transcoders have 4 layers", "has 3")),
-        (lambda: replacement.run(gpt2, torch.zeros(2, 32), tokens), ("shape (2, 32)", "(3, 32)")),
-        (lambda: replacement.run(gpt2, made, tokens, layers=[3]), ("layer", "3")),
+        (lambda: transcoders.run(gpt2, deeper, tokens), ("transcoders have 4 layers", "has 3")),
+        (lambda: transcoders.run(gpt2, torch.zeros(2, 32), tokens), ("shape (2, 32)", "(3, 32)")),
+        (lambda: transcoders.run(gpt2, made, tokens, layers=[3]), ("layer", "3")),
         (
-            lambda: replacement.compare(logits, logits[:, :2], torch.zeros(2, 3).long()),
+            lambda: transcoders.compare(logits, logits[:, :2], torch.zeros(2, 3).long()),
             ("(2, 3, 4)", "(2, 2, 4)"),
         ),
-        (lambda: replacement.compare(logits, logits, torch.zeros(2, 2).long()), ("(2, 2)", "should agree")),
+        (lambda: transcoders.compare(logits, logits, torch.zeros(2, 2).long()), ("(2, 2)", "should agree")),
         (
-            lambda: replacement.compare(
+            lambda: transcoders.compare(
                 logits, logits, torch.zeros(2, 3).long(), torch.zeros(2, 3, dtype=torch.bool)
             ),
             ("where names no position",),

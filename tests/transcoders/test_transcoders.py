@@ -11,8 +11,8 @@ from sentences import assert_one_sentence
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import transcoders as module
-from mi_utils.transcoders import Transcoders, check_fits, evaluate, load, save, skip_alone
+from mi_utils import transcoders
+from mi_utils.transcoders.transcoders import Transcoders, check_fits, evaluate, load, save, skip_alone
 
 LAYERS, D, FEATURES = 3, 5, 7
 KINDS = ("clt", "plt")
@@ -276,14 +276,14 @@ def test_files_that_hold_no_transcoders(tmp_path: Path):
         save_file({"W_enc": torch.zeros(1)}, other, metadata)
         bad(other, "does not hold transcoders of this project's format")
     whole = save(made_up(skip=True), tmp_path / "whole.safetensors", bits=8)
-    about = {"format": module._FORMAT, "kind": "clt", "model": ""}
+    about = {"format": transcoders.transcoders._FORMAT, "kind": "clt", "model": ""}
     stored = load_file(whole)
     for name in ("W_enc", "b_dec", "W_dec.1", "W_dec.2", "threshold"):
         save_file({key: value for key, value in stored.items() if not key.startswith(name)}, other, about)
         bad(other, "lack a part")
     save_file({**stored, "more": torch.zeros(1)}, other, about)
     bad(other)
-    save_file(stored, other, {"format": module._FORMAT, "model": ""})
+    save_file(stored, other, {"format": transcoders.transcoders._FORMAT, "model": ""})
     bad(other, "lack a part")
     stored["b_dec"][0, 0] = math.nan
     save_file(stored, other, about)

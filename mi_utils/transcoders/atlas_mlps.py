@@ -13,7 +13,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import atlas, harvest
-from mi_utils.transcoders import mlp_names
+from mi_utils.transcoders.transcoders import mlp_names
 
 # Sentences of each kind in a hundred; the tasks' own training splits, so held-out prompts are held out here
 # too.

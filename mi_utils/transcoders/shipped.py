@@ -5,8 +5,8 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import corpus, data_files, harvest, transcoders
-from mi_utils.transcoder_training import Settings, train
-from mi_utils.transcoders import Transcoders, mlp_names
+from mi_utils.transcoders.training import Settings, train
+from mi_utils.transcoders.transcoders import Transcoders, mlp_names
 
 FILES = {
     "atlas": "transcoders_atlas.safetensors",
@@ -28,7 +28,7 @@ def load(model: TransformerBridge) -> Transcoders:
     """
     name = model.cfg.model_name
     if name in FILES:
-        return transcoders.load(data_files.path(FILES[name]))
+        return transcoders.transcoders.load(data_files.path(FILES[name]))
     contexts = corpus.contexts(model, length=min(64, model.cfg.n_ctx), count=64)
     both = harvest.drop_massive(harvest.activations(model, contexts, mlp_names(model)).float())
     x, y = both[: model.cfg.n_layers], both[model.cfg.n_layers :]

@@ -31,7 +31,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils.sae.files import CONFIG, VERSION, WEIGHTS
-from mi_utils.transcoders import Kind, Transcoders, check_fits
+from mi_utils.transcoders.transcoders import Kind, Transcoders, check_fits
 
 if TYPE_CHECKING:
     import sae_lens

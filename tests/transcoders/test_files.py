@@ -14,11 +14,11 @@ from sentences import assert_one_sentence
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import sae, transcoder_files
+from mi_utils import sae, transcoders
 from mi_utils.models.run import attached
 from mi_utils.sae.files import CONFIG, WEIGHTS
-from mi_utils.transcoder_files import read_circuit_tracer, read_saelens, write_circuit_tracer, write_saelens
-from mi_utils.transcoders import Transcoders
+from mi_utils.transcoders.files import read_circuit_tracer, read_saelens, write_circuit_tracer, write_saelens
+from mi_utils.transcoders.transcoders import Transcoders
 
 LAYERS, D, FEATURES = 2, 32, 48
 NAMES = ("W_enc", "b_enc", "threshold", "b_dec", "W_skip")
@@ -92,7 +92,7 @@ def test_saelens_computes_the_same_with_what_is_written_here(skip: bool, tmp_pat
     assert sorted(file.name for file in folder.iterdir()) == ["layer_0", "layer_1"]
     for layer in range(LAYERS):
         loaded = sae_lens.SAE.load_from_disk(folder / f"layer_{layer}")
-        made = transcoder_files.to_saelens(ours, layer)
+        made = transcoders.to_saelens(ours, layer)
         features = ours.encode(x, layer)
         assert 0.1 < (features > 0).float().mean() < 0.6
         for theirs in (loaded, made):
@@ -172,7 +172,7 @@ def test_spliced_into_a_model_by_saelens(name: str, skip: bool, request: pytest.
             wanted = model(tokens)
         with sae.attachable(model) as able:
             spliced = able.run_with_saes(
-                tokens, saes=[transcoder_files.to_saelens(ours, i) for i in range(LAYERS)]
+                tokens, saes=[transcoders.to_saelens(ours, i) for i in range(LAYERS)]
             )
         after = model(tokens)
     torch.testing.assert_close(spliced, wanted, rtol=1e-4, atol=1e-4)
@@ -181,15 +181,15 @@ def test_spliced_into_a_model_by_saelens(name: str, skip: bool, request: pytest.
 
 def test_building_one_for_saelens_draws_nothing():
     state = torch.get_rng_state()
-    transcoder_files.to_saelens(made_up(), 0)
+    transcoders.to_saelens(made_up(), 0)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_saelens_has_no_place_for_later_layers(tmp_path: Path):
-    refused(lambda: transcoder_files.to_saelens(made_up("clt"), 0), "cross-layer", "should be per-layer")
+    refused(lambda: transcoders.to_saelens(made_up("clt"), 0), "cross-layer", "should be per-layer")
     refused(lambda: write_saelens(made_up("clt"), tmp_path / "clt"), "cross-layer", "should be per-layer")
     assert not (tmp_path / "clt").exists()
-    refused(lambda: transcoder_files.to_saelens(made_up(), 2), "layer is 2", "0 to 1")
+    refused(lambda: transcoders.to_saelens(made_up(), 2), "layer is 2", "0 to 1")
 
 
 @pytest.mark.parametrize(

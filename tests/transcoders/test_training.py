@@ -9,8 +9,8 @@ from sentences import assert_one_sentence
 from torch import Tensor
 
 from mi_utils import sae
-from mi_utils.transcoder_training import Settings, Trainer, train
-from mi_utils.transcoders import Transcoders, evaluate, skip_alone
+from mi_utils.transcoders.training import Settings, Trainer, train
+from mi_utils.transcoders.transcoders import Transcoders, evaluate, skip_alone
 
 LAYERS, D, TRUE = 3, 12, 6
 KINDS = ("clt", "plt")

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models
-from mi_utils.transcoders import Transcoders, check_fits
+from mi_utils.transcoders.transcoders import Transcoders, check_fits
 
 MASSIVE = 5  # times the median length of what an MLP writes
 
