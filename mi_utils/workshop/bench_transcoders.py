@@ -35,7 +35,7 @@ def timed(work, times):
         taken.append(time.perf_counter() - start)
     return statistics.median(taken[1:] or taken), found
 def build():
-    return attribution.build(local_model.build(model, made, tokens))
+    return graphs.attribution.build(graphs.local.build(model, made, tokens))
 """
 _PEAK = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
 _DALLAS = 'atlas.encode(model, atlas.two_hop("Dallas", "capital").text)[0]'
@@ -53,11 +53,11 @@ import pathlib, shutil, tempfile
 from playwright.sync_api import sync_playwright
 from mi_utils import graph_io, graph_view
 graph = build()
-cuts = (graph_influence.prune(graph, percent / 100) for percent in range(40, 101, 2))
+cuts = (graphs.prune(graph, percent / 100) for percent in range(40, 101, 2))
 kept = next(cut for cut in cuts if cut.nodes.sum() >= 500)
 with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
     file = pathlib.Path(folder) / "graph.html"
-    graph_view.export(graph_io.from_graph(kept, slug="bench"), file)
+    graphs.export(graphs.from_graph(kept, slug="bench"), file)
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     page = play.chromium.launch(executable_path=found, args=["--no-sandbox"]).new_page()
     page.goto(file.as_uri())
@@ -73,7 +73,7 @@ _TOKENS = f"prompts.encode(model, {_TEXT!r})[0][:{{length}}]"
 def _graph(what: str, model: str, tokens: str, times: int) -> tuple[Case, ...]:
     """Time, size and memory of one graph with the default node cap; ``times`` builds in each process."""
     build = _GRAPH.format(model=model, tokens=tokens) + f"taken, graph = timed(build, {times})\n"
-    pruned = build + "taken, pruned = timed(lambda: graph_influence.prune(graph), 6)\n"
+    pruned = build + "taken, pruned = timed(lambda: graphs.prune(graph), 6)\n"
     return (
         Case(f"{what}: local model and graph", build + "print(taken)", runs=3 if times > 1 else 1),
         Case(f"{what}: pruning", pruned + "print(taken)", runs=3 if times > 1 else 1),

@@ -7,7 +7,7 @@ import graph_examples
 import pytest
 from graph_examples import HOSTILE
 
-from mi_utils import graph_io, graph_view
+from mi_utils import graphs
 from mi_utils.plots.style import luminance
 
 pytestmark = pytest.mark.browser
@@ -21,7 +21,7 @@ def open_page(chromium, tmp_path):
     pages = []
 
     def opened(file, **options):
-        path = graph_view.export(file, tmp_path / f"{len(pages)}.html", **options)
+        path = graphs.export(file, tmp_path / f"{len(pages)}.html", **options)
         page = chromium.new_page(viewport={"width": 1300, "height": 900})
         page.requested, page.said = [], []
         page.on("request", lambda asked: page.requested.append(asked.url))
@@ -248,7 +248,7 @@ def test_a_saved_state_is_a_graph_file_and_comes_back(opened, open_page, tmp_pat
     focus(opened, CAPITAL)
     opened.keyboard.press("p")
     opened.keyboard.press("Enter")
-    file = graph_io.read(saved(opened, tmp_path))
+    file = graphs.read(saved(opened, tmp_path))
     state = {
         "pinnedIds": [FEATURE, OTHER, CAPITAL],
         "supernodes": [["Texas", FEATURE, OTHER]],
@@ -456,7 +456,7 @@ async ([code, values]) => {
 
 
 def test_the_widget_and_its_traits_agree(chromium):
-    browser = graph_view.GraphBrowser(graph_examples.by_hand())
+    browser = graphs.GraphBrowser(graph_examples.by_hand())
     browser.supernodes = [["Texas", FEATURE]]
     page = chromium.new_page(viewport={"width": 1000, "height": 800})
     page.file = graph_examples.by_hand()

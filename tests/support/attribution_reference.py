@@ -1,7 +1,7 @@
 """The slow way to attribute: the local replacement model in the model's own code, with a hook for all that is
 frozen.
 
-Edges come from autograd through it, so nothing of ``mi_utils.local_model`` or ``attribution`` is used here.
+Edges come from autograd through it, so nothing of ``mi_utils.graphs.local`` or ``attribution`` is used here.
 """
 
 from collections.abc import Callable

@@ -5,9 +5,9 @@ import random
 
 import torch
 
-from mi_utils import graph_io
-from mi_utils.graph_file import EMBEDDING, ERROR, LOGIT, GraphFile, Link, Node
-from mi_utils.graph_influence import Pruned
+from mi_utils import graphs
+from mi_utils.graphs.file import EMBEDDING, ERROR, LOGIT, GraphFile, Link, Node
+from mi_utils.graphs.graph import Pruned
 
 HOSTILE = "</script><script>window.taken=1</script><img src=x onerror=\"window.taken=1;alert('taken')\">"
 
@@ -19,8 +19,10 @@ DROPPED = (3, 4, 6, 7, 8)  # of the errors, only that of layer 0 at position 2 i
 
 
 def pruned(**changes):
-    """A small graph, as if ``graph_influence.prune`` had kept these nodes and edges."""
-    from mi_utils.attribution import Graph  # brings TransformerLens, which tests of the browser do without
+    """A small graph, as if ``graphs.prune`` had kept these nodes and edges."""
+    from mi_utils.graphs.attribution import (
+        Graph,  # brings TransformerLens, which tests of the browser do without
+    )
 
     adjacency = torch.zeros(14, 14)
     for (target, source), weight in EDGES.items():
@@ -58,7 +60,7 @@ LABELS = {(0, 7): "the state of Dallas", (1, 40): "say a capital"}
 
 
 def small(**labels) -> GraphFile:
-    return graph_io.from_graph(
+    return graphs.from_graph(
         pruned(), slug="dallas", labels=LABELS, logit_tokens=[" Austin", " Dallas"], **labels
     )
 
@@ -67,9 +69,9 @@ def by_hand(label: str = "the state of Dallas", token: str = " Dallas", **state)
     """The graph of ``small`` again, without what it takes to make it from a model."""
     rest = {"influence": 0.5, "activation": None}
     nodes = [
-        graph_io.feature_node(0, 1, 7, label, {"influence": 0.25, "activation": 2.0}),
-        graph_io.feature_node(1, 2, 3, "", {"influence": 0.75, "activation": 0.5}),
-        graph_io.feature_node(1, 2, 40, "say a capital", {"influence": 0.5, "activation": 1.25}),
+        graphs.feature_node(0, 1, 7, label, {"influence": 0.25, "activation": 2.0}),
+        graphs.feature_node(1, 2, 3, "", {"influence": 0.75, "activation": 0.5}),
+        graphs.feature_node(1, 2, 40, "say a capital", {"influence": 0.5, "activation": 1.25}),
         Node("0_-1_2", -1, "0", 2, ERROR, "0_-1-2", "", {"influence": 0.7}),
         *(
             Node(f"E_{i}_{i}", i, "E", i, EMBEDDING, f"E_{i}", text, rest)
@@ -129,7 +131,7 @@ def large(
         else:
             text = label if label is not None else f"label of {index}" if index % 3 else ""
             more = rest | {"influence": influence, "activation": draw.expovariate(0.5)}
-            nodes.append(graph_io.feature_node(layer, pos, index, text, more))
+            nodes.append(graphs.feature_node(layer, pos, index, text, more))
     metadata = {
         "slug": f"random-{n_nodes}",
         "scan": "tiny",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sentences import assert_one_sentence
 
-from mi_utils import hand_wired, transcoders
+from mi_utils import graphs, transcoders
 from mi_utils.transcoders.transcoders import Transcoders, skip_alone
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
@@ -93,17 +93,20 @@ def test_a_vector_for_each_layer_is_mean_ablation(model):
 
 
 @pytest.mark.parametrize("kind", ["plt", "clt"])
-@pytest.mark.parametrize("relation", hand_wired.RELATIONS)
+@pytest.mark.parametrize("relation", graphs.hand_wired.RELATIONS)
 @torch.no_grad()
 def test_features_that_are_the_neurons_leave_the_logits(kind, relation, unchecked):
-    model = hand_wired.build()
+    model = graphs.hand_wired.build()
     tokens = torch.tensor(
-        [[hand_wired.WORDS.index(w) for w in ("<bos>", relation, city, "is")] for city in hand_wired.CITIES]
+        [
+            [graphs.hand_wired.WORDS.index(w) for w in ("<bos>", relation, city, "is")]
+            for city in graphs.hand_wired.CITIES
+        ]
     )
-    made = hand_wired.transcoders(model, kind=kind)
+    made = graphs.transcoders(model, kind=kind)
     found, own = transcoders.run(model, made, tokens), model(tokens)
     torch.testing.assert_close(found, own, **CLOSE)
-    part = transcoders.run(model, hand_wired.transcoders(model, kind=kind, without=["Texas"]), tokens)
+    part = transcoders.run(model, graphs.transcoders(model, kind=kind, without=["Texas"]), tokens)
     assert (part - own).abs().max() > 0.5
 
 

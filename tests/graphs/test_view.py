@@ -12,9 +12,9 @@ import graph_examples
 import pytest
 from graph_examples import HOSTILE
 
-from mi_utils import graph_io, graph_view
-from mi_utils.graph_file import GraphFile
-from mi_utils.graph_layout import place
+from mi_utils import graphs
+from mi_utils.graphs.file import GraphFile
+from mi_utils.graphs.layout import place
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def test_no_two_nodes_stand_closer_than_their_room():
 
 def test_in_a_cell_the_most_influential_come_first_and_errors_last():
     more = [{"influence": 0.5}, {"influence": 0.1}, {"influence": None}, {"influence": 0.05}]
-    nodes = [graph_io.feature_node(0, 0, i, "", one) for i, one in enumerate(more)]
-    nodes[3] = graph_io.Node("0_-1_0", -1, "0", 0, "mlp reconstruction error", "x", "", {"influence": 0.05})
+    nodes = [graphs.feature_node(0, 0, i, "", one) for i, one in enumerate(more)]
+    nodes[3] = graphs.Node("0_-1_0", -1, "0", 0, "mlp reconstruction error", "x", "", {"influence": 0.05})
     found = place(
         GraphFile({"slug": "a", "scan": "", "prompt_tokens": ["a"], "prompt": "a"}, {}, tuple(nodes), ())
     )
@@ -53,7 +53,7 @@ def test_in_a_cell_the_most_influential_come_first_and_errors_last():
 def test_layers_of_other_programs_have_rows_too():
     def rows(*layers):
         nodes = tuple(
-            graph_io.Node(f"n{i}", None, one, 0, "lorsa", "x", "", {}) for i, one in enumerate(layers)
+            graphs.Node(f"n{i}", None, one, 0, "lorsa", "x", "", {}) for i, one in enumerate(layers)
         )
         metadata = {"slug": "a", "scan": "", "prompt_tokens": [" a"], "prompt": "a"}
         return place(GraphFile(metadata, {}, nodes, ()))
@@ -77,7 +77,7 @@ def lines(fig, name):
 
 
 def test_the_figure_has_every_node_and_tells_signs_apart(small):
-    fig, found = graph_view.figure(small, title="Dallas"), place(small)
+    fig, found = graphs.figure(small, title="Dallas"), place(small)
     at = {node.node_id: (found.x[i], found.y[i]) for i, node in enumerate(small.nodes)}
     for sign, dash in (("positive", "solid"), ("negative", "5px,3px")):
         wanted = {
@@ -99,25 +99,25 @@ def test_the_figure_has_every_node_and_tells_signs_apart(small):
 
 
 def test_the_figure_draws_the_largest_links_and_says_so(small):
-    fig = graph_view.figure(small, links=2)
+    fig = graphs.figure(small, links=2)
     assert len(lines(fig, "positive")) == 2 and lines(fig, "negative") == []
     widths = {trace.line.width for trace in fig.data if trace.name == "positive"}
     assert widths == {2.4}, "1.5 and 2: both are above 4/9 of the largest"
     assert fig.layout.xaxis.title.text == "position, the 2 largest of 7 links"
-    assert len(graph_view.figure(small, links=0).data) == 4
+    assert len(graphs.figure(small, links=0).data) == 4
     with pytest.raises(ValueError, match=r"^links is -1; it should be 0 or more$"):
-        graph_view.figure(small, links=-1)
+        graphs.figure(small, links=-1)
 
 
 def test_the_figure_names_what_the_saved_state_has(small):
     state = small.with_state(pinned=["1_40_2"], supernodes=[["Texas", "0_7_1", "1_3_2"]])
-    names = [one.text for one in graph_view.figure(state).layout.annotations]
+    names = [one.text for one in graphs.figure(state).layout.annotations]
     assert names == ["Texas", "Texas", "say a capital", "·Austin 0.750", "·Dallas 0.200"]
 
 
 def test_text_in_the_figure_is_no_markup():
     file = graph_examples.by_hand(HOSTILE, HOSTILE, pinnedIds=["0_7_1"], supernodes=[[HOSTILE, "1_3_2"]])
-    said = graph_view.figure(file, title=HOSTILE).to_json()
+    said = graphs.figure(file, title=HOSTILE).to_json()
     assert "<script" not in said and "<img" not in said and "&lt;img" in said
 
 
@@ -126,25 +126,23 @@ def test_the_browser_starts_from_the_state_of_the_file():
         "pinnedIds": ["0_7_1", "gone", "0_7_1"],
         "supernodes": [["a", "1_3_2", "gone"], ["b", "gone"], ["c"]],
     }
-    browser = graph_view.GraphBrowser(graph_examples.by_hand(**state, clickedId="1_3_2"))
+    browser = graphs.GraphBrowser(graph_examples.by_hand(**state, clickedId="1_3_2"))
     assert (
         browser.pinned == ["0_7_1"] and browser.supernodes == [["a", "1_3_2"]] and browser.clicked == "1_3_2"
     )
     assert browser.threshold == 1.0
-    assert graph_view.GraphBrowser(graph_examples.by_hand(clickedId="gone")).clicked == ""
-    twice = graph_view.GraphBrowser(
-        graph_examples.by_hand(supernodes=[["a", "1_3_2"], ["b", "1_3_2", "0_7_1"]])
-    )
+    assert graphs.GraphBrowser(graph_examples.by_hand(clickedId="gone")).clicked == ""
+    twice = graphs.GraphBrowser(graph_examples.by_hand(supernodes=[["a", "1_3_2"], ["b", "1_3_2", "0_7_1"]]))
     assert twice.supernodes == [["a", "1_3_2"], ["b", "0_7_1"]]
 
 
 def test_what_is_set_is_saved(small, tmp_path):
-    browser = graph_view.GraphBrowser(small)
+    browser = graphs.GraphBrowser(small)
     browser.pinned, browser.supernodes, browser.clicked = ["1_40_2"], [["Texas", "0_7_1", "1_3_2"]], "0_7_1"
-    saved = graph_io.read(graph_io.write(browser.saved(), tmp_path / "a.json"))
+    saved = graphs.read(graphs.write(browser.saved(), tmp_path / "a.json"))
     wanted = {"pinnedIds": ["1_40_2"], "supernodes": [["Texas", "0_7_1", "1_3_2"]], "clickedId": "0_7_1"}
     assert saved.q_params == wanted and saved.nodes == small.nodes
-    again = graph_view.GraphBrowser(saved)
+    again = graphs.GraphBrowser(saved)
     assert (again.pinned, again.supernodes, again.clicked) == (
         browser.pinned,
         browser.supernodes,
@@ -163,7 +161,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_state_that_the_graph_does_not_have_is_refused(name, small):
     value, sentence = BAD[name]
-    browser = graph_view.GraphBrowser(small)
+    browser = graphs.GraphBrowser(small)
     before = getattr(browser, name)
     with pytest.raises(ValueError) as refused:
         setattr(browser, name, value)
@@ -171,7 +169,7 @@ def test_a_state_that_the_graph_does_not_have_is_refused(name, small):
 
 
 def test_supernodes_are_named_lists_that_share_no_node(small):
-    browser = graph_view.GraphBrowser(small)
+    browser = graphs.GraphBrowser(small)
     with pytest.raises(
         ValueError, match=r"^supernodes has \['a'\]; each should be a name, then at least one node id$"
     ):
@@ -185,14 +183,14 @@ def test_supernodes_are_named_lists_that_share_no_node(small):
 
 def test_details_are_of_nodes(small, tmp_path):
     texts = {"0_7_1": "fires on Dallas", "1_3_2": {"top tokens": " is", "contexts": "x"}}
-    assert graph_view.GraphBrowser(small, details=texts).details == texts
-    for call in (graph_view.GraphBrowser, lambda *a, **k: graph_view.export(*a, tmp_path / "a.html", **k)):
+    assert graphs.GraphBrowser(small, details=texts).details == texts
+    for call in (graphs.GraphBrowser, lambda *a, **k: graphs.export(*a, tmp_path / "a.html", **k)):
         with pytest.raises(ValueError, match=r"^details has 'nobody'; it should name nodes of the graph$"):
             call(small, details={"nobody": "x"})
 
 
 def test_a_browsers_text_is_the_same_in_every_run(small):
-    browser = graph_view.GraphBrowser(small)
+    browser = graphs.GraphBrowser(small)
     assert repr(browser) == "GraphBrowser('dallas', 9 nodes, 0 pinned, 0 supernodes)"
     browser.pinned = ["0_7_1"]
     assert repr(browser) == "GraphBrowser('dallas', 9 nodes, 1 pinned, 0 supernodes)"
@@ -224,7 +222,7 @@ def hostile():
 
 
 def test_a_page_holds_its_data_and_one_script_that_its_policy_knows(hostile, tmp_path):
-    path = graph_view.export(hostile, tmp_path / "a.html", details={"0_7_1": HOSTILE}, title=HOSTILE)
+    path = graphs.export(hostile, tmp_path / "a.html", details={"0_7_1": HOSTILE}, title=HOSTILE)
     assert [one.name for one in tmp_path.iterdir()] == ["a.html"] and path == tmp_path / "a.html"
     page = Tags(path.read_text())
     assert [tag for tag, _ in page.tags if tag in ("script", "img", "link", "iframe")] == ["script", "script"]
@@ -238,14 +236,14 @@ def test_a_page_holds_its_data_and_one_script_that_its_policy_knows(hostile, tmp
 
 
 def test_a_page_names_no_other_address(small, tmp_path):
-    text = graph_view.export(small, tmp_path / "a.html").read_text()
+    text = graphs.export(small, tmp_path / "a.html").read_text()
     assert set(re.findall(r"https?://[^\s\"'<]+", text)) == {"http://www.w3.org/2000/svg"}
     assert "innerHTML" not in text and "import(" not in text and "fetch(" not in text
 
 
 def test_a_page_of_the_same_script_as_the_widget(small, tmp_path):
-    text = graph_view.export(small, tmp_path / "a.html").read_text()
-    own = str(graph_view.GraphBrowser(small)._esm)
+    text = graphs.export(small, tmp_path / "a.html").read_text()
+    own = str(graphs.GraphBrowser(small)._esm)
     assert own.removesuffix("export default { render };\n").strip() in text
     with pytest.raises(ValueError, match=r"^path is '.*none.*'; it should be in a folder that exists$"):
-        graph_view.export(small, tmp_path / "none" / "a.html")
+        graphs.export(small, tmp_path / "none" / "a.html")

@@ -25,7 +25,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from mi_utils.transcoders.transcoders import Kind, Transcoders
 
 if TYPE_CHECKING:
-    from mi_utils.attribution import Graph
+    from mi_utils.graphs.attribution import Graph
 
 NAME = "hand-wired"
 CITIES = {

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mi_utils import heads, models
-from mi_utils.local_model import LocalModel, attend
+from mi_utils.graphs.local import LocalModel, attend
 
 MOST_NUMBERS = 400_000_000  # of all sources' vectors together: 1.6 GB
 

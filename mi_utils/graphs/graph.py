@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from mi_utils.attribution import Graph
+    from mi_utils.graphs.attribution import Graph
 
 
 def normalised(adjacency: Float[Tensor, "target source"]) -> Float[Tensor, "target source"]:

@@ -1,4 +1,4 @@
-"""mi_utils.qk_attribution: a score's parts sum to the model's own, and one pair is what its two vectors
+"""mi_utils.graphs.qk: a score's parts sum to the model's own, and one pair is what its two vectors
 give."""
 
 import attribution_reference as reference
@@ -6,8 +6,8 @@ import pytest
 import torch
 from sentences import assert_one_sentence
 
-from mi_utils import local_model, qk_attribution
-from mi_utils.qk_attribution import carry, decompose
+from mi_utils import graphs
+from mi_utils.graphs.qk import carry, decompose
 
 CLOSE = dict(atol=2e-5, rtol=1e-4)
 SORTS = pytest.mark.parametrize(("sort", "skip"), [("clt", True), ("plt", False)])
@@ -19,7 +19,7 @@ def model(request, tmp_path_factory):
 
 
 def local_for(model, sort="clt", skip=True):
-    return local_model.build(model, reference.transcoders(model, sort, skip), reference.prompt(model))
+    return graphs.local.build(model, reference.transcoders(model, sort, skip), reference.prompt(model))
 
 
 def recorded(local, layer):
@@ -117,7 +117,7 @@ def test_one_pair_by_hand(model):
 def test_scores_of_a_whole_block(model):
     local = local_for(model)
     _, kept = model.run_with_cache(local.tokens[None])
-    found = qk_attribution.scores_of(local, kept["blocks.1.ln1.hook_out"][0], 1)
+    found = graphs.scores_of(local, kept["blocks.1.ln1.hook_out"][0], 1)
     seen = torch.ones(6, 6, dtype=torch.bool).tril()
     torch.testing.assert_close(found[:, seen], recorded(local, 1)[:, seen], **CLOSE)
     assert not found[:, ~seen].any()
@@ -150,7 +150,7 @@ def test_positions_heads_and_layers_that_do_not_exist(model):
 
 def test_more_sources_than_memory_holds(model, monkeypatch):
     local = local_for(model)
-    monkeypatch.setattr(qk_attribution, "MOST_NUMBERS", 1_000)
+    monkeypatch.setattr(graphs.qk, "MOST_NUMBERS", 1_000)
     with pytest.raises(ValueError) as error:
         decompose(local, 1, 0, 3, 1)
     assert_one_sentence(

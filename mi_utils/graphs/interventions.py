@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_utils import models
-from mi_utils.attribution import Graph
-from mi_utils.local_model import LocalModel, Site, attend
-from mi_utils.qk_attribution import scores_of
+from mi_utils.graphs.attribution import Graph
+from mi_utils.graphs.local import LocalModel, Site, attend
+from mi_utils.graphs.qk import scores_of
 
 ROWS = 64  # interventions in a forward pass
 

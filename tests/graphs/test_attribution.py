@@ -1,11 +1,11 @@
-"""mi_utils.attribution: edges are what autograd finds on a literal local replacement model, and they sum."""
+"""mi_utils.graphs.attribution: edges are what autograd finds on a literal local replacement model, and they sum."""
 
 import attribution_reference as reference
 import pytest
 import torch
 from sentences import assert_one_sentence
 
-from mi_utils import attribution, local_model
+from mi_utils import graphs
 from mi_utils.transcoders.transcoders import Transcoders, skip_alone
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
@@ -23,7 +23,9 @@ def gpt2(tmp_path_factory):
 
 
 def local_for(model, sort="clt", skip=True, length=6):
-    return local_model.build(model, reference.transcoders(model, sort, skip), reference.prompt(model, length))
+    return graphs.local.build(
+        model, reference.transcoders(model, sort, skip), reference.prompt(model, length)
+    )
 
 
 def rows_of(graph):
@@ -40,7 +42,7 @@ def rows_of(graph):
 @pytest.mark.parametrize("through_skip", [True, False])
 def test_every_edge_is_what_autograd_finds(model, sort, skip, through_skip):
     local = local_for(model, sort, skip)
-    graph = attribution.build(local, through_skip=through_skip)
+    graph = graphs.attribution.build(local, through_skip=through_skip)
     wanted, targets = reference.Frozen(model, local.transcoders, local.tokens).rows(
         graph.logits, skip=through_skip
     )
@@ -55,22 +57,22 @@ def test_every_edge_is_what_autograd_finds(model, sort, skip, through_skip):
 @SORTS
 def test_incoming_edges_and_biases_sum_to_their_target(model, sort, skip):
     local = local_for(model, sort, skip)
-    graph = attribution.build(local)
+    graph = graphs.attribution.build(local)
     total = graph.adjacency.sum(dim=1) + graph.bias
     torch.testing.assert_close(total[: graph.n_features], local.features[local.features > 0], **CLOSE)
     wanted = local.logits[graph.logits] - local.logits.mean()
     torch.testing.assert_close(total[graph.logit_nodes], wanted, **CLOSE)
-    assert max(attribution.check_sums(local, graph)) < 1e-5
+    assert max(graphs.check_sums(local, graph)) < 1e-5
     for part, where in ((0, 2), (1, graph.n_nodes - 1)):  # what is off is said, for features and for logits
-        broken = attribution.Graph(**vars(graph) | {"bias": graph.bias.clone()})
+        broken = graphs.Graph(**vars(graph) | {"bias": graph.bias.clone()})
         broken.bias[where] += 0.5
-        assert attribution.check_sums(local, broken)[part] == pytest.approx(0.5, abs=1e-4)
-        assert attribution.check_sums(local, broken)[1 - part] < 1e-5
+        assert graphs.check_sums(local, broken)[part] == pytest.approx(0.5, abs=1e-4)
+        assert graphs.check_sums(local, broken)[1 - part] < 1e-5
 
 
 def test_skips_carry_a_part_of_the_effects(model):
     local = local_for(model, "plt", True)
-    whole, without = (attribution.build(local, through_skip=through) for through in (True, False))
+    whole, without = (graphs.attribution.build(local, through_skip=through) for through in (True, False))
     assert (whole.adjacency - without.adjacency).abs().max() > 0.1
     assert torch.equal(whole.features, without.features)
 
@@ -89,9 +91,9 @@ def test_two_features_by_hand(gpt2):
     W_enc[2, 4, 0], W_enc[2, 5, 0] = 0.5, 0.25
     W_dec[0][0, 0, 4], W_dec[0][0, 0, 7] = 1.5, 1.0
     made = Transcoders(W_enc, b_enc, torch.zeros(n, 1), tuple(W_dec), torch.zeros(n, d), kind="plt")
-    local = local_model.build(gpt2, made, local.tokens[:2])
-    local = local_model.LocalModel(**vars(local) | {"patterns": torch.zeros_like(local.patterns)})
-    graph = attribution.build(local, max_logits=1)
+    local = graphs.local.build(gpt2, made, local.tokens[:2])
+    local = graphs.LocalModel(**vars(local) | {"patterns": torch.zeros_like(local.patterns)})
+    graph = graphs.attribution.build(local, max_logits=1)
     assert graph.features.tolist() == [[0, 1, 0], [2, 1, 0]] and graph.activations[0] == 2
     encoder_less_mean = 0.5 - (0.5 + 0.25) / d, -(0.5 + 0.25) / d  # where the decoder writes
     edge = 2.0 * (1.5 * encoder_less_mean[0] + 1.0 * encoder_less_mean[1]) / float(local.mlp_scale[2, 1])
@@ -108,9 +110,9 @@ def test_two_features_by_hand(gpt2):
 
 def test_no_feature_active(gpt2):
     made = skip_alone(reference.transcoders(gpt2, "clt", True))
-    local = local_model.build(gpt2, made, reference.prompt(gpt2))
-    for graph in (attribution.build(local), attribution.build(local, max_features=1)):
-        assert graph.n_features == 0 and max(attribution.check_sums(local, graph)) < 1e-5
+    local = graphs.local.build(gpt2, made, reference.prompt(gpt2))
+    for graph in (graphs.attribution.build(local), graphs.attribution.build(local, max_features=1)):
+        assert graph.n_features == 0 and max(graphs.check_sums(local, graph)) < 1e-5
 
 
 # -- nodes -----------------------------------------------------------------------------------------
@@ -118,7 +120,7 @@ def test_no_feature_active(gpt2):
 
 def test_nodes_are_features_errors_tokens_logits(model):
     local = local_for(model)
-    graph = attribution.build(local, max_logits=4)
+    graph = graphs.attribution.build(local, max_logits=4)
     n = graph.n_features
     assert n == graph.n_active == len(local.active) and torch.equal(graph.features, local.active)
     assert torch.equal(graph.activations, local.features[local.features > 0])
@@ -140,7 +142,7 @@ def test_nodes_are_features_errors_tokens_logits(model):
 
 @pytest.mark.parametrize(("mass", "most"), [(0.95, 10), (0.5, 10), (1e-6, 10), (1.0, 5), (0.3, 400)])
 def test_logits_are_the_likeliest_that_hold_the_mass(model, mass, most):
-    graph = attribution.build(local := local_for(model), logit_mass=mass, max_logits=most)
+    graph = graphs.attribution.build(local := local_for(model), logit_mass=mass, max_logits=most)
     chances = sorted(((float(p), i) for i, p in enumerate(local.logits.softmax(dim=-1))), reverse=True)
     wanted, total = [], 0.0
     for chance, token in chances[:most]:
@@ -177,9 +179,9 @@ def brute_order(local, graph, most, step):
 @pytest.mark.parametrize(("sort", "skip"), [("clt", False), ("plt", True)])
 def test_a_node_cap_keeps_the_most_influential(model, sort, skip, most, step, monkeypatch):
     local = local_for(model, sort, skip)
-    whole = attribution.build(local)
-    monkeypatch.setattr(attribution, "TARGETS", step)
-    graph = attribution.build(local, max_features=most)
+    whole = graphs.attribution.build(local)
+    monkeypatch.setattr(graphs.attribution, "TARGETS", step)
+    graph = graphs.attribution.build(local, max_features=most)
     kept = [whole.node(*feature) for feature in graph.features.tolist()]
     assert kept == brute_order(local, whole, most, step)
     assert graph.n_active == len(local.active) > graph.n_features == most
@@ -188,7 +190,7 @@ def test_a_node_cap_keeps_the_most_influential(model, sort, skip, most, step, mo
     torch.testing.assert_close(graph.bias, whole.bias[rest], **CLOSE)
     gone = [i for i in range(whole.n_features) if i not in kept]
     torch.testing.assert_close(graph.left_out, whole.adjacency[rest][:, gone].sum(dim=1), **CLOSE)
-    assert max(attribution.check_sums(local, graph)) < 1e-5 and graph.left_out.abs().max() > 0.05
+    assert max(graphs.check_sums(local, graph)) < 1e-5 and graph.left_out.abs().max() > 0.05
     assert f"{most} features of {whole.n_features} active" in repr(graph)
     with pytest.raises(ValueError) as error:
         graph.node(*whole.features[gone[0]].tolist())
@@ -197,25 +199,25 @@ def test_a_node_cap_keeps_the_most_influential(model, sort, skip, most, step, mo
 
 def test_the_size_of_a_batch_changes_nothing(model, monkeypatch):
     local = local_for(model, "clt", True)
-    whole = attribution.build(local)
-    monkeypatch.setattr(attribution, "TARGETS", 5)
-    torch.testing.assert_close(attribution.build(local).adjacency, whole.adjacency, **CLOSE)
+    whole = graphs.attribution.build(local)
+    monkeypatch.setattr(graphs.attribution, "TARGETS", 5)
+    torch.testing.assert_close(graphs.attribution.build(local).adjacency, whole.adjacency, **CLOSE)
 
 
 # -- looking at a graph, and bad input --------------------------------------------------------------
 
 
 def test_incoming_edges_largest_first(model):
-    graph = attribution.build(local_for(model))
+    graph = graphs.attribution.build(local_for(model))
     node = graph.logit_nodes.start
-    found = list(attribution.incoming(graph, node))
+    found = list(graphs.incoming(graph, node))
     assert dict(found) == {i: v for i, v in enumerate(graph.adjacency[node].tolist()) if v != 0}
     sizes = [abs(value) for _, value in found]
     assert sizes == sorted(sizes, reverse=True) and min(value for _, value in found) < 0
-    assert list(attribution.incoming(graph, graph.tokens.start)) == []
+    assert list(graphs.incoming(graph, graph.tokens.start)) == []
     for bad in (-1, graph.n_nodes):
         with pytest.raises(ValueError) as error:
-            next(attribution.incoming(graph, bad))
+            next(graphs.incoming(graph, bad))
         assert_one_sentence(error.value, f"node is {bad}", f"0 to {graph.n_nodes - 1}")
 
 
@@ -224,12 +226,12 @@ def test_incoming_edges_largest_first(model):
 )
 def test_numbers_out_of_range(gpt2, bad):
     with pytest.raises(ValueError) as error:
-        attribution.build(local_for(gpt2), **bad)
+        graphs.attribution.build(local_for(gpt2), **bad)
     assert_one_sentence(error.value, *bad, str(*bad.values()), "at least 1")
 
 
 def test_a_feature_without_a_node(gpt2):
-    graph = attribution.build(local := local_for(gpt2))
+    graph = graphs.attribution.build(local := local_for(gpt2))
     off = (local.features == 0).nonzero()[-1].tolist()
     with pytest.raises(ValueError) as error:
         graph.node(*off)

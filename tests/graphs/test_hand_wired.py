@@ -4,23 +4,23 @@ others."""
 import pytest
 import torch
 
-from mi_utils import atlas, attribution, graph_influence, hand_wired, local_model
+from mi_utils import atlas, graphs
 
-PROMPTS = [(relation, city) for relation in hand_wired.RELATIONS for city in hand_wired.CITIES]
+PROMPTS = [(relation, city) for relation in graphs.hand_wired.RELATIONS for city in graphs.hand_wired.CITIES]
 
 
 @pytest.fixture(scope="module")
 def model():
-    return hand_wired.build()
+    return graphs.hand_wired.build()
 
 
 def local_of(model, relation, city, **options):
     tokens = atlas.encode(model, f"{relation} {city} is")[0]
-    return local_model.build(model, hand_wired.transcoders(model, **options), tokens)
+    return graphs.local.build(model, graphs.transcoders(model, **options), tokens)
 
 
 def edges_of(graph):
-    names = hand_wired.node_names(graph)
+    names = graphs.node_names(graph)
     found = (graph.adjacency.abs() > 1e-4).nonzero().tolist()
     return {
         (names[source], names[target]): float(graph.adjacency[target, source]) for target, source in found
@@ -30,8 +30,10 @@ def edges_of(graph):
 @pytest.mark.parametrize(("relation", "city"), PROMPTS)
 def test_it_answers(model, relation, city):
     probabilities = model(atlas.encode(model, f"{relation} {city} is"))[0, -1].softmax(dim=-1)
-    answer = hand_wired.ANSWERS.get((hand_wired.CITIES[city], relation), hand_wired.UNKNOWN)
-    assert hand_wired.WORDS[int(probabilities.argmax())] == answer
+    answer = graphs.hand_wired.ANSWERS.get(
+        (graphs.hand_wired.CITIES[city], relation), graphs.hand_wired.UNKNOWN
+    )
+    assert graphs.hand_wired.WORDS[int(probabilities.argmax())] == answer
     assert probabilities.max() > 0.9
 
 
@@ -39,10 +41,10 @@ def test_it_answers(model, relation, city):
 @pytest.mark.parametrize(("relation", "city"), PROMPTS)
 def test_the_graph_has_the_true_edges_and_no_others(model, relation, city, kind):
     local = local_of(model, relation, city, kind=kind)
-    graph = attribution.build(local, max_logits=1)
+    graph = graphs.attribution.build(local, max_logits=1)
     found = {ends: 1 if weight > 0 else -1 for ends, weight in edges_of(graph).items()}
-    assert found == hand_wired.true_edges(relation, city)
-    assert max(attribution.check_sums(local, graph)) < 1e-5
+    assert found == graphs.true_edges(relation, city)
+    assert max(graphs.check_sums(local, graph)) < 1e-5
 
 
 def test_edges_have_the_values_of_the_arithmetic(model):
@@ -63,7 +65,7 @@ def test_edges_have_the_values_of_the_arithmetic(model):
     unsure = (brought - 0.6 * brought) / norm - 0.25
     said = 2 * both - 0.5 * unsure
     final = rms(1, heard, 0.5 * asks, brought, brought, said, *3 * [-0.5 * unsure], unsure)
-    mean = 2 * both / len(hand_wired.WORDS), (4 * -0.5 + 1) * unsure / len(hand_wired.WORDS)
+    mean = 2 * both / len(graphs.hand_wired.WORDS), (4 * -0.5 + 1) * unsure / len(graphs.hand_wired.WORDS)
     wanted = {
         ("capital", "asks capital @ capital"): word,
         ("capital", "asks capital @ is"): asks_in,
@@ -76,14 +78,14 @@ def test_edges_have_the_values_of_the_arithmetic(model):
         ("Texas + capital @ is", "say Austin"): 2 * (2 * both - mean[0]) / final,
         ("unsure @ is", "say Austin"): 2 * (-0.5 * unsure - mean[1]) / final,
     }
-    graph = attribution.build(local_of(model, "capital", "Dallas"), max_logits=1)
+    graph = graphs.attribution.build(local_of(model, "capital", "Dallas"), max_logits=1)
     assert edges_of(graph) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_a_feature_that_leads_nowhere_is_pruned(model):
-    graph = attribution.build(local_of(model, "capital", "Dallas"), max_logits=1)
-    pruned = graph_influence.prune(graph, node_threshold=1.0, edge_threshold=1.0)
-    names = hand_wired.node_names(graph)
+    graph = graphs.attribution.build(local_of(model, "capital", "Dallas"), max_logits=1)
+    pruned = graphs.prune(graph, node_threshold=1.0, edge_threshold=1.0)
+    names = graphs.node_names(graph)
     kept = {
         name for name, stays in zip(names[: graph.n_features], pruned.nodes.tolist(), strict=False) if stays
     }
@@ -98,7 +100,7 @@ def test_transcoders_are_the_neurons(model):
 
 def test_a_neuron_left_out_becomes_error(model):
     whole, part = local_of(model, "bird", "Fresno"), local_of(model, "bird", "Fresno", without=["unsure"])
-    index = hand_wired.NEURONS[1].index("unsure")
+    index = graphs.hand_wired.NEURONS[1].index("unsure")
     written = whole.features[1, -1, index] * whole.transcoders.decoder(1, 1)[index]
     assert written.norm() > 0.5
     torch.testing.assert_close(part.errors[1, -1], written)
@@ -109,10 +111,10 @@ def test_a_neuron_left_out_becomes_error(model):
 
 def test_bad_names(model):
     with pytest.raises(ValueError, match=r"without has 'Ohio'; neurons are Texas,"):
-        hand_wired.transcoders(model, without=["Ohio"])
+        graphs.transcoders(model, without=["Ohio"])
     with pytest.raises(
         ValueError, match=r"relation and city are 'capital' and 'Paris'; they should be one of capital"
     ):
-        hand_wired.true_edges("capital", "Paris")
+        graphs.true_edges("capital", "Paris")
     with pytest.raises(ValueError, match=r"relation and city are 'flower' and 'Dallas'"):
-        hand_wired.true_edges("flower", "Dallas")
+        graphs.true_edges("flower", "Dallas")

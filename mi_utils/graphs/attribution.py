@@ -2,7 +2,7 @@
 
 A graph's nodes are active features, errors (what the transcoders miss, by layer and position), the tokens'
 embeddings and a few logits. An edge is a direct effect in the local replacement model
-(``mi_utils.local_model``): what the source adds to the target's pre-activation through residual stream,
+(``mi_utils.graphs.local``): what the source adds to the target's pre-activation through residual stream,
 frozen attention and skips, and through no other feature. All edges into a target, with what the biases add,
 sum to its pre-activation; for a logit, to its distance from the mean logit.
 
@@ -18,8 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mi_utils import models
-from mi_utils.graph_influence import influence, normalised
-from mi_utils.local_model import LocalModel
+from mi_utils.graphs.graph import influence, normalised
+from mi_utils.graphs.local import LocalModel
 
 TARGETS = 256  # carried down the layers at once
 MOST_FEATURES = 2_000
@@ -114,7 +114,7 @@ def build(
     times all active.
 
     Args:
-        local: from ``local_model.build``.
+        local: from ``graphs.local.build``.
         max_features: feature nodes at most.
         logit_mass, max_logits: logit nodes are the likeliest tokens that hold this much probability, at most
             so many.

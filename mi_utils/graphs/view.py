@@ -2,7 +2,7 @@
 keeps.
 
 All show token position by layer, tokens at the bottom and logits on top; positive links are solid, negative
-ones dashed. The browser is plain JavaScript and SVG (``graph_front/``); it asks nothing of the network, and
+ones dashed. The browser is plain JavaScript and SVG (``front/``); it asks nothing of the network, and
 text from a graph only ever becomes text.
 """
 
@@ -20,9 +20,9 @@ from typing import Any
 import anywidget
 import traitlets
 
-from mi_utils.graph_figure import figure
-from mi_utils.graph_file import GraphFile, show
-from mi_utils.graph_layout import place
+from mi_utils.graphs.drawing import figure
+from mi_utils.graphs.file import GraphFile, show
+from mi_utils.graphs.layout import place
 
 __all__ = ["GraphBrowser", "export", "figure"]
 
@@ -32,7 +32,7 @@ _SCRIPTS = ("state.js", "chart.js", "panel.js", "view.js")
 
 @cache
 def _front(*names: str) -> str:
-    folder = resources.files("mi_utils") / "graph_front"
+    folder = resources.files("mi_utils") / "front"
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
@@ -80,7 +80,7 @@ class GraphBrowser(anywidget.AnyWidget):
         return f"GraphBrowser({self._file.metadata['slug'][:40]!r}, {parts})"
 
     def saved(self) -> GraphFile:
-        """The graph file with what is pinned, grouped and clicked now, for ``graph_io.write``."""
+        """The graph file with what is pinned, grouped and clicked now, for ``graphs.write``."""
         return self._file.with_state(pinned=self.pinned, supernodes=self.supernodes, clicked=self.clicked)
 
     @traitlets.validate("pinned")

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import plotly.graph_objects as go
 
-from mi_utils.graph_file import GraphFile, Link, Node
-from mi_utils.graph_layout import Layout, kind, place
+from mi_utils.graphs.file import GraphFile, Link, Node
+from mi_utils.graphs.layout import Layout, kind, place
 from mi_utils.plots.style import INK, MONO, escape, layout, shorten, token_labels
 
 _LOOKS = {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mi_utils.graph_file import (
+from mi_utils.graphs.file import (
     EMBEDDING,
     ERROR,
     FEATURE,
@@ -19,7 +19,7 @@ from mi_utils.graph_file import (
     parse,
     show,
 )
-from mi_utils.graph_influence import Pruned
+from mi_utils.graphs.graph import Pruned
 
 __all__ = ["GraphFile", "Link", "Node", "feature_node", "from_graph", "parse", "read", "write", "write_index"]
 
@@ -37,7 +37,7 @@ def from_graph(
     """What is left of a pruned graph, as a file: the kept nodes, and the kept edges with their raw weights.
 
     Args:
-        pruned: as ``graph_influence.prune`` gives it.
+        pruned: as ``graphs.prune`` gives it.
         slug: name of the graph, without spaces or slashes; circuit-tracer expects the file to be called
             slug.json.
         labels: of features, by layer and index; the others have none.

@@ -1,6 +1,6 @@
 """Where the nodes of a graph file stand: token position by layer, the nodes of one cell side by side.
 
-The figure and the browser of :mod:`mi_utils.graph_view` share it. The unit is the room of one node.
+The figure and the browser of :mod:`mi_utils.graphs.view` share it. The unit is the room of one node.
 """
 
 import math
@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from mi_utils.graph_file import EMBEDDING, ERROR, LOGIT, GraphFile, Node
+from mi_utils.graphs.file import EMBEDDING, ERROR, LOGIT, GraphFile, Node
 from mi_utils.plots.style import token_labels
 
 NARROWEST = 3.6  # a column, so that a token has room below it

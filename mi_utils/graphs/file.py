@@ -1,7 +1,7 @@
 """What a graph file holds, and the checks that it is one.
 
 The format is that of circuit-tracer's ``frontend/graph_models.py``. What a file has beyond it is kept, so
-that reading and writing loses nothing. :mod:`mi_utils.graph_io` makes such files from graphs, reads and
+that reading and writing loses nothing. :mod:`mi_utils.graphs.conversion` makes such files from graphs, reads and
 writes them.
 """
 

@@ -1,12 +1,12 @@
-"""mi_utils.feature_interventions: what is added, what the model then does, and what a graph predicts."""
+"""mi_utils.graphs.interventions: what is added, what the model then does, and what a graph predicts."""
 
 import attribution_reference as reference
 import pytest
 import torch
 from sentences import assert_one_sentence
 
-from mi_utils import attribution, feature_interventions, local_model
-from mi_utils.feature_interventions import (
+from mi_utils import graphs
+from mi_utils.graphs.interventions import (
     change,
     nothing,
     predicted,
@@ -26,7 +26,7 @@ def model(request, tmp_path_factory):
 
 
 def local_for(model, sort="clt", skip=True, seed=0):
-    return local_model.build(
+    return graphs.local.build(
         model, reference.transcoders(model, sort, skip), reference.prompt(model, seed=seed)
     )
 
@@ -83,7 +83,7 @@ def test_removing_every_feature_leaves_bias_skip_and_error(model, sort, skip):
 @SORTS
 def test_a_swap_gives_the_other_prompts_values(model, sort, skip):
     local, other = (local_for(model, sort, skip, seed) for seed in (0, 1))
-    other = local_model.build(model, local.transcoders, other.tokens)
+    other = graphs.local.build(model, local.transcoders, other.tokens)
     assert not swap(local, local, range(1, 6)).any()
     for positions, layers in (([2, 4], None), ([1], [0]), ([5], [1, 2])):
         every = [
@@ -124,7 +124,7 @@ FROZEN = [None, range(3), range(0, 2), range(1, 2)]
 @pytest.mark.parametrize("frozen_layers", FROZEN)
 @torch.no_grad()
 def test_runs_against_literal_hooks(model, frozen_layers, attention, monkeypatch):
-    monkeypatch.setattr(feature_interventions, "ROWS", 2)
+    monkeypatch.setattr(graphs.interventions, "ROWS", 2)
     local = local_for(model)
     changes = torch.stack(
         [nothing(local), removal(local, sites_of(local, 1, 5), 3), change(local, {(1, 3, 2): 5})]
@@ -155,13 +155,13 @@ def test_what_is_frozen_makes_a_difference(model):
 @pytest.mark.parametrize("logit", [0, 3])
 def test_total_effects_are_those_of_removal_in_the_linear_local_model(model, sort, skip, logit):
     local = local_for(model, sort, skip)
-    graph = attribution.build(local)
+    graph = graphs.attribution.build(local)
     token = int(graph.logits[logit])
     found = predicted(graph, logit)
     whole = local.logits[token] - local.logits.mean()
     wanted = []
     for site in sites_of(local, *range(len(local.active))):
-        logits = local_model.run(local, {site: 0}, linear=True).logits
+        logits = graphs.local.run(local, {site: 0}, linear=True).logits
         wanted.append(logits[token] - logits.mean() - whole)
     close(found.total, torch.stack(wanted))
     close(found.direct, -graph.adjacency[graph.logit_nodes.start + logit, : graph.n_features])
@@ -180,21 +180,21 @@ def test_first_order_effects_with_live_attention_against_finite_differences(mode
         ends = []
         for sign in (1, -1):  # the slope between a little more and a little less of the feature
             value = float(local.features[site]) * (1 + sign * step)
-            logits = local_model.run(local, {site: value}, linear=True, attention="live").logits
+            logits = graphs.local.run(local, {site: value}, linear=True, attention="live").logits
             ends.append(logits[token] - logits.mean())
         wanted.append((ends[1] - ends[0]) / (2 * step))
     wanted = torch.stack(wanted)
     torch.testing.assert_close(found, wanted, atol=2e-3, rtol=5e-3)
-    frozen = predicted(attribution.build(local, max_logits=1)).total
+    frozen = predicted(graphs.attribution.build(local, max_logits=1)).total
     assert (found - frozen).abs().max() > 0.02, "attention matters here"
     assert (found - frozen).abs().max() > 10 * (found - wanted).abs().max()
 
 
 def test_without_a_live_pattern_both_predictions_agree(model, monkeypatch):
     local = local_for(model)
-    slope = feature_interventions.scores_of
-    monkeypatch.setattr(feature_interventions, "scores_of", lambda *given: slope(*given).detach())
-    frozen = predicted(attribution.build(local, max_logits=1)).total
+    slope = graphs.scores_of
+    monkeypatch.setattr(graphs.interventions, "scores_of", lambda *given: slope(*given).detach())
+    frozen = predicted(graphs.attribution.build(local, max_logits=1)).total
     close(predicted_with_attention(local, int(local.logits.argmax())), frozen)
 
 
@@ -217,7 +217,7 @@ def test_features_that_do_not_exist(model):
 
 def test_swaps_that_do_not_fit(model):
     local = local_for(model)
-    longer = local_model.build(model, local.transcoders, reference.prompt(model, 7))
+    longer = graphs.local.build(model, local.transcoders, reference.prompt(model, 7))
     foreign = local_for(model, "plt", False)
     for call, words in (
         (lambda: swap(local, longer, [1]), ("other has 7 positions", "has 6")),
@@ -248,8 +248,8 @@ def test_changes_that_do_not_fit(model):
 
 def test_predictions_of_what_is_not_there(model):
     local = local_for(model)
-    graph = attribution.build(local)
-    capped = attribution.build(local, max_features=10)
+    graph = graphs.attribution.build(local)
+    capped = graphs.attribution.build(local, max_features=10)
     for call, words in (
         (lambda: predicted(graph, 10), ("logit is 10", "0 to 9")),
         (lambda: predicted(graph, -1), ("logit is -1",)),

@@ -10,7 +10,7 @@ import graph_examples
 import pytest
 import torch
 
-from mi_utils import graph_file, graph_io
+from mi_utils import graphs
 
 
 @pytest.fixture
@@ -40,7 +40,10 @@ def test_nodes_are_those_that_were_kept_with_the_ids_of_the_format(small):
         "3_41_2",
     ]
     kinds = (
-        [graph_file.FEATURE] * 3 + [graph_file.ERROR] + [graph_file.EMBEDDING] * 3 + [graph_file.LOGIT] * 2
+        [graphs.file.FEATURE] * 3
+        + [graphs.file.ERROR]
+        + [graphs.file.EMBEDDING] * 3
+        + [graphs.file.LOGIT] * 2
     )
     assert [one.feature_type for one in small.nodes] == kinds
     assert [one.ctx_idx for one in small.nodes] == [1, 2, 2, 2, 0, 1, 2, 2, 2]
@@ -60,7 +63,7 @@ def test_nodes_are_those_that_were_kept_with_the_ids_of_the_format(small):
 
 def test_features_are_numbered_by_cantors_pairing(small):
     assert [one.feature for one in small.nodes[:4]] == [35, 13, 901, -1]
-    numbers = {graph_io.feature_node(layer, 0, i, "", {}).feature for layer in range(30) for i in range(100)}
+    numbers = {graphs.feature_node(layer, 0, i, "", {}).feature for layer in range(30) for i in range(100)}
     assert len(numbers) == 3000
 
 
@@ -102,14 +105,14 @@ def test_links_go_from_source_to_target_with_signed_raw_weights(small):
 def test_an_edge_whose_node_was_dropped_is_no_link():
     edges = graph_examples.pruned().edges.clone()
     edges[1, 3] = True
-    assert len(graph_io.from_graph(graph_examples.pruned(edges=edges), slug="x").links) == len(
+    assert len(graphs.from_graph(graph_examples.pruned(edges=edges), slug="x").links) == len(
         graph_examples.EDGES
     )
 
 
 def test_metadata_say_what_the_graph_is_of(small):
     assert small.tokens == graph_examples.PROMPT and small.metadata["prompt"] == "<|endoftext|> Dallas is"
-    spaced = graph_io.from_graph(graph_examples.pruned(), slug="x", prompt="Dallas is")
+    spaced = graphs.from_graph(graph_examples.pruned(), slug="x", prompt="Dallas is")
     assert spaced.metadata["prompt"] == "Dallas is" and spaced.tokens == small.tokens
     assert small.metadata["slug"] == "dallas" and small.metadata["scan"] == "tiny"
     assert small.metadata["transcoder_list"] == ["by hand"] and small.metadata["schema_version"] == 1
@@ -119,12 +122,12 @@ def test_metadata_say_what_the_graph_is_of(small):
 
 
 def test_logits_without_text_go_by_number():
-    file = graph_io.from_graph(graph_examples.pruned(), slug="x")
+    file = graphs.from_graph(graph_examples.pruned(), slug="x")
     assert file.nodes[-1].clerp == 'Output "token 41" (p=0.200)'
     with pytest.raises(
         ValueError, match=r"^logit_tokens has 1 entries; it should have 2, one for each logit$"
     ):
-        graph_io.from_graph(graph_examples.pruned(), slug="x", logit_tokens=[" a"])
+        graphs.from_graph(graph_examples.pruned(), slug="x", logit_tokens=[" a"])
 
 
 def test_a_file_has_the_published_form(small, raw):
@@ -187,29 +190,27 @@ def test_a_round_trip_loses_nothing(content, small, tmp_path):
     content = made[content].to_json() if isinstance(content, str) else content
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     first.write_text(json.dumps(content))
-    read = graph_io.read(first)
-    assert graph_io.write(read, second) == second
-    assert json.loads(second.read_text()) == content and graph_io.read(second) == read
+    read = graphs.read(first)
+    assert graphs.write(read, second) == second
+    assert json.loads(second.read_text()) == content and graphs.read(second) == read
     assert sorted(one.name for one in tmp_path.iterdir()) == ["first.json", "second.json"]
 
 
 def test_a_failed_write_leaves_the_old_file(small, tmp_path):
-    path = graph_io.write(small, tmp_path / "a.json")
+    path = graphs.write(small, tmp_path / "a.json")
     before = path.read_bytes()
-    bad = graph_file.GraphFile(
-        {**small.metadata, "made": float("nan")}, small.q_params, small.nodes, small.links
-    )
+    bad = graphs.GraphFile({**small.metadata, "made": float("nan")}, small.q_params, small.nodes, small.links)
     with pytest.raises(
         ValueError, match=r"^the graph can't be written as JSON .*; its numbers should be finite$"
     ):
-        graph_io.write(bad, path)
+        graphs.write(bad, path)
     assert path.read_bytes() == before and [one.name for one in tmp_path.iterdir()] == ["a.json"]
     with pytest.raises(ValueError, match=r"^path is '.*a.json'; it should be in a folder that exists$"):
-        graph_io.write(small, tmp_path / "none" / "a.json")
+        graphs.write(small, tmp_path / "none" / "a.json")
 
 
 def test_the_state_of_the_view_is_saved_and_keeps_the_rest():
-    file = graph_io.parse(json.dumps(FOREIGN))
+    file = graphs.parse(json.dumps(FOREIGN))
     changed = file.with_state(pinned=["28_5_1"], supernodes=[["two", "0_1_0", "28_5_1"]], clicked="0_1_0")
     assert changed.q_params == {
         "pinnedIds": ["28_5_1"],
@@ -229,11 +230,11 @@ def test_the_state_of_the_view_is_saved_and_keeps_the_rest():
 
 def test_the_index_lists_the_metadata_of_each_graph(small, tmp_path):
     other = graph_examples.large(40)
-    path = graph_io.write_index([small, other], tmp_path)
+    path = graphs.write_index([small, other], tmp_path)
     assert path.name == "graph-metadata.json"
     assert json.loads(path.read_text()) == {"graphs": [small.metadata, other.metadata]}
     with pytest.raises(ValueError, match=r"^graph_files has the slug 'dallas' twice; slugs should differ$"):
-        graph_io.write_index([small, other, small], tmp_path)
+        graphs.write_index([small, other, small], tmp_path)
 
 
 @pytest.mark.parametrize("slug", ["", "a b", "../a", "a/b", '"'])
@@ -241,7 +242,7 @@ def test_a_slug_that_is_no_name_of_a_file_is_refused(slug):
     with pytest.raises(
         ValueError, match=r"^slug is .*; it should be made of letters, digits, '-', '_' and '\.'$"
     ):
-        graph_io.from_graph(graph_examples.pruned(), slug=slug)
+        graphs.from_graph(graph_examples.pruned(), slug=slug)
 
 
 def changed(raw, path, value=None):
@@ -354,7 +355,7 @@ def test_a_bad_file_is_refused_in_one_sentence_that_names_it(name, raw, tmp_path
     file = tmp_path / "bad.json"
     file.write_text(json.dumps(changed(raw, path, value)))
     with pytest.raises(ValueError) as refused:
-        graph_io.read(file)
+        graphs.read(file)
     assert str(refused.value) == f"bad.json: {sentence}"
 
 
@@ -364,7 +365,7 @@ def test_what_is_not_json_is_refused(content, tmp_path):
     with pytest.raises(
         ValueError, match=r"^bad.json: this is not JSON \(.*\); it should be a graph in JSON$"
     ):
-        graph_io.read(tmp_path / "bad.json")
+        graphs.read(tmp_path / "bad.json")
 
 
 def test_what_is_no_graph_file_at_all_is_refused(tmp_path):
@@ -372,23 +373,21 @@ def test_what_is_no_graph_file_at_all_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"^there is no file 'bad.json' to read; path should be a graph file$"
     ):
-        graph_io.read(file)
+        graphs.read(file)
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"^bad.json: this is not UTF-8; it should be a graph in JSON$"):
-        graph_io.read(file)
+        graphs.read(file)
     file.write_text("[1]")
     with pytest.raises(
         ValueError, match=r"^bad.json: this is \[1\]; it should be an object with metadata, qParams, "
     ):
-        graph_io.read(file)
+        graphs.read(file)
 
 
 def test_a_graph_made_by_hand_is_checked_as_well(small):
     with pytest.raises(ValueError, match=r"^weight of links\[0\] is nan; it should be a finite number$"):
-        graph_file.GraphFile(
-            small.metadata, {}, small.nodes, (graph_io.Link("0_7_1", "1_3_2", float("nan")),)
-        )
+        graphs.GraphFile(small.metadata, {}, small.nodes, (graphs.Link("0_7_1", "1_3_2", float("nan")),))
     graph = graph_examples.pruned().graph
     broken = replace(graph, adjacency=graph.adjacency.masked_fill(graph.adjacency == 1.5, torch.nan))
     with pytest.raises(ValueError, match=r"^weight of links\[0\] is nan"):
-        graph_io.from_graph(graph_examples.pruned(graph=broken), slug="x")
+        graphs.from_graph(graph_examples.pruned(graph=broken), slug="x")

@@ -1,4 +1,4 @@
-"""mi_utils.graph_influence: influence against the matrix inverse, pruning against its rules written out."""
+"""mi_utils.graphs.graph: influence against the matrix inverse, pruning against its rules written out."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import torch
 from graph_examples import pruned as example
 from sentences import assert_one_sentence
 
-from mi_utils.graph_influence import influence, node_influence, normalised, prune, scores
+from mi_utils.graphs.graph import influence, node_influence, normalised, prune, scores
 
 CLOSE = dict(atol=1e-5, rtol=1e-4)
 
