@@ -29,7 +29,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def _skeletons(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    from mi_utils.workshop.skeleton import PLOTLY_MIME, skeleton
+    from mi_workshop.skeleton import PLOTLY_MIME, skeleton
 
     def reduced(output: dict[str, Any]) -> dict[str, Any]:
         if PLOTLY_MIME not in output.get("data", {}):

@@ -2,6 +2,6 @@
 
 import sys
 
-from mi_utils.cli import main
+from mi_workshop.cli import main
 
 sys.exit(main())

@@ -493,7 +493,7 @@ def test_shipped_file_that_is_missing(tmp_path: Path, cache: Path, monkeypatch: 
     monkeypatch.setattr(config, "repository", lambda: data.parent)
     with pytest.raises(ValueError) as caught:
         models.load_model("atlas")
-    assert_one_sentence(caught.value, "atlas.safetensors", "missing", "python -m mi_utils.recipes.atlas")
+    assert_one_sentence(caught.value, "atlas.safetensors", "missing", "python -m mi_workshop.makers.atlas")
 
 
 def test_state_without_a_manifest(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):

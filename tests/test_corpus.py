@@ -9,7 +9,7 @@ from sentences import assert_one_sentence
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import corpus, data_files, prompts
-from mi_utils.recipes import corpus as recipe
+from mi_workshop.makers import corpus as recipe
 
 LENGTH = 128
 

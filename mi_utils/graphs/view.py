@@ -32,7 +32,7 @@ _SCRIPTS = ("state.js", "chart.js", "panel.js", "view.js")
 
 @cache
 def _front(*names: str) -> str:
-    folder = resources.files("mi_utils") / "front"
+    folder = resources.files("mi_utils.graphs") / "front"
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 

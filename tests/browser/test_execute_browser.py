@@ -8,7 +8,7 @@ import nbformat.v4 as v4
 import pytest
 
 from mi_utils import config
-from mi_utils.workshop import execute, sources
+from mi_workshop import execute, sources
 
 pytestmark = pytest.mark.browser
 

@@ -4,7 +4,7 @@ import nbformat.v4 as v4
 import plotly.graph_objects as go
 import pytest
 
-from mi_utils.workshop import pages
+from mi_workshop import pages
 
 pytestmark = pytest.mark.browser
 

@@ -9,7 +9,7 @@ from sentences import assert_one_sentence
 
 from mi_utils import data_files
 from mi_utils.circuits.scores import FRACTIONS, auc, cmd, cpr, precision_recall, published_ioi_heads
-from mi_utils.recipes import ioi_heads
+from mi_workshop.makers import ioi_heads
 
 
 def test_areas_by_hand():

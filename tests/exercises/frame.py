@@ -22,7 +22,7 @@ from nbformat import NotebookNode
 
 from mi_utils import grading
 from mi_utils.grading.core import STOPPED
-from mi_utils.workshop import sources
+from mi_workshop import sources
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 from frame import notebooks_with_exercises, uncovered, worked_verdicts
 
 from mi_utils import grading
-from mi_utils.workshop import sources
+from mi_workshop import sources
 
 
 @pytest.mark.parametrize("number", notebooks_with_exercises())

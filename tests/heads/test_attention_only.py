@@ -9,7 +9,7 @@ from sentences import assert_one_sentence
 
 from mi_utils import heads
 from mi_utils.heads.attention_only import Settings
-from mi_utils.recipes import induction_seeds
+from mi_workshop.makers import induction_seeds
 
 SMALL = Settings(
     n_heads=2,

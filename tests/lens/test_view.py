@@ -17,7 +17,7 @@ from traitlets import TraitError
 
 from mi_utils import lens, plots, prompts
 from mi_utils.plots.style import SEQUENTIAL, colour_at, luminance
-from mi_utils.workshop.skeleton import skeleton
+from mi_workshop.skeleton import skeleton
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
 VALUES = ("probability", "entropy", "kl")

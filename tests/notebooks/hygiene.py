@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 from nbformat import NotebookNode
 
-from mi_utils.workshop import exercises, sources
-from mi_utils.workshop.skeleton import PLOTLY_MIME
+from mi_workshop import exercises, sources
+from mi_workshop.skeleton import PLOTLY_MIME
 
 TAGS = {"parameters", "exercise", "solution", "check", "nbval-ignore-output", "extension"}
 HEADER = ("**You will**", "**You need**", "**It takes**")

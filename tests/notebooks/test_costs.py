@@ -2,7 +2,7 @@
 
 import pytest
 
-from mi_utils.workshop import readme, sources
+from mi_workshop import readme, sources
 
 
 @pytest.mark.parametrize("path", sources.available(), ids=lambda path: path.stem)

@@ -9,7 +9,7 @@ import samples
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from nbformat import NotebookNode
 
-from mi_utils.workshop import exercises, sources
+from mi_workshop import exercises, sources
 
 HINTS = {"00.double_1": ("Add.", "See [data](../data/file.json)."), "00.double_2": ("Add `x`.",)}
 

@@ -6,7 +6,7 @@ import hygiene
 import pytest
 
 from mi_utils import grading
-from mi_utils.workshop import exercises, sources
+from mi_workshop import exercises, sources
 
 SOURCES = [pytest.param(path, id=path.stem) for path in sources.available()]
 

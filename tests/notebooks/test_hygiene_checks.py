@@ -11,7 +11,7 @@ import samples
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
-from mi_utils.workshop import sources
+from mi_workshop import sources
 
 REGISTRY = {f"00.double_{n}": SimpleNamespace(minutes=10 * n, difficulty=n) for n in range(1, 6)}
 CHECKS = {check.__name__: check for check in hygiene.CHECKS}

@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
-from mi_utils.workshop import exercises, sources
+from mi_workshop import exercises, sources
 
 CELL_TIMEOUT = 600  # seconds
 

@@ -5,7 +5,7 @@ import re
 import torch
 
 from mi_utils import models, prompts
-from mi_utils.workshop import readme, sources
+from mi_workshop import readme, sources
 
 NOTEBOOK = sources.read(sources.find("00")[0])
 MARKDOWN = "\n\n".join(cell.source for cell in NOTEBOOK.cells if cell.cell_type == "markdown")

@@ -10,8 +10,8 @@ import torch
 import worked
 
 from mi_utils import data_files, superposition
-from mi_utils.recipes import superposition as recipe
-from mi_utils.workshop import sources
+from mi_workshop import sources
+from mi_workshop.makers import superposition as recipe
 
 NOTEBOOK = sources.read(sources.find("01")[0])
 CODE = {cell.id: cell for _, cell in sources.code_cells(NOTEBOOK)}

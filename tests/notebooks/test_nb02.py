@@ -10,9 +10,9 @@ import torch
 import worked
 
 from mi_utils import data_files, features, models, sae
-from mi_utils.recipes import sae as recipe
-from mi_utils.recipes import sae_card, sae_seeds, sae_toy, sae_tree
-from mi_utils.workshop import sources
+from mi_workshop import sources
+from mi_workshop.makers import sae as recipe
+from mi_workshop.makers import sae_card, sae_seeds, sae_toy, sae_tree
 
 NOTEBOOK = sources.read(sources.find("02")[0])
 solution = partial(worked.solution, NOTEBOOK, "02")
@@ -75,11 +75,11 @@ def test_promoted_tokens_by_hand_are_the_package_s():
 def test_the_loop_by_hand_finds_what_the_package_finds():
     scope = {"torch": torch, "sae": sae.sae, "SEED": 0}
     exec(cell("by-hand"), scope)
-    features_, hidden, _ = sae_toy.toy(0)
+    features_, hidden, _ = sae.toy(0)
     scale = (hidden - hidden.mean(dim=0)).square().mean().sqrt().item()
     with torch.no_grad():  # as in the notebook, which switches gradients off
-        by_hand = scope["train_by_hand"](hidden, sae_toy.FEATURES, l1=scale)
-    package = sae.train(hidden, sae_toy.settings("standard", 1.0, 0, sae_toy.FEATURES)).sae
+        by_hand = scope["train_by_hand"](hidden, sae.toys.FEATURES, l1=scale)
+    package = sae.train(hidden, sae.toy_settings("standard", 1.0, 0, sae.toys.FEATURES)).sae
     one, other = (sae.evaluate(found, hidden) for found in (by_hand, package))
     assert one.fvu == pytest.approx(other.fvu, rel=0.2)
     assert min(sae.mmcs(found.W_dec, features_) for found in (by_hand, package)) > 0.8
@@ -130,8 +130,8 @@ def test_every_seed_is_recorded_once(file, count):
 
 
 def test_the_control_of_the_tree_differs_only_in_dependence():
-    directions, amounts = sae_tree.tree(3)
-    same, unrelated = sae_tree.tree(3, independent=True)
+    directions, amounts = sae.tree(3)
+    same, unrelated = sae.tree(3, independent=True)
     assert torch.equal(directions, same)
     torch.testing.assert_close(directions @ directions.T, torch.eye(len(directions)), atol=1e-5, rtol=0)
     there, elsewhere = amounts != 0, unrelated != 0

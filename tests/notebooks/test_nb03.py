@@ -9,8 +9,8 @@ import torch
 import worked
 
 from mi_utils import corpus, data_files, harvest, lens
-from mi_utils.recipes import lens_seeds, tuned_lens
-from mi_utils.workshop import sources
+from mi_workshop import sources
+from mi_workshop.makers import lens_seeds, tuned_lens
 
 NOTEBOOK = sources.read(sources.find("03")[0])
 solution = partial(worked.solution, NOTEBOOK, "03")

@@ -8,7 +8,7 @@ import worked
 
 from mi_utils import models, patching
 from mi_utils.patching.engine import Patch
-from mi_utils.workshop import sources
+from mi_workshop import sources
 
 NOTEBOOK = sources.read(sources.find("04")[0])
 solution = partial(worked.solution, NOTEBOOK, "04")

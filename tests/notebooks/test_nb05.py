@@ -9,8 +9,8 @@ import torch
 import worked
 
 from mi_utils import data_files, heads, prompts
-from mi_utils.recipes import induction_seeds
-from mi_utils.workshop import sources
+from mi_workshop import sources
+from mi_workshop.makers import induction_seeds
 
 NOTEBOOK = sources.read(sources.find("05")[0])
 solution = partial(worked.solution, NOTEBOOK, "05")

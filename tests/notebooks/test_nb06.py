@@ -9,7 +9,7 @@ import torch
 import worked
 
 from mi_utils import circuits, patching, prompts
-from mi_utils.workshop import sources
+from mi_workshop import sources
 
 NOTEBOOK = sources.read(sources.find("06")[0])
 solution = partial(worked.solution, NOTEBOOK, "06")

@@ -7,7 +7,7 @@ Here with rotary positions and attention beside the MLP; ``test_learner_edition`
 import other_models
 import pytest
 
-from mi_utils.workshop import kernels, sources
+from mi_workshop import kernels, sources
 
 NEEDY = [path for path in sources.available() if other_models.is_needed(sources.read(path))]
 

@@ -9,7 +9,7 @@ import plotly.io as pio
 import pytest
 from plotly.subplots import make_subplots
 
-from mi_utils.workshop.skeleton import PLOTLY_MIME, skeleton
+from mi_workshop.skeleton import PLOTLY_MIME, skeleton
 
 
 def figure(seed: int = 0, rows: int = 3) -> go.Figure:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from nbformat import NotebookNode
 
-from mi_utils.workshop import sources
+from mi_workshop import sources
 
 
 def solution(notebook: NotebookNode, number: str, name: str, **given: Any) -> dict[str, Any]:

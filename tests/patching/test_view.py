@@ -22,7 +22,7 @@ from mi_utils.patching.view import (
     patching_map,
 )
 from mi_utils.plots.style import DIVERGING, colour_at, luminance
-from mi_utils.workshop.skeleton import skeleton
+from mi_workshop.skeleton import skeleton
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
 CLEAN, CORRUPTED, ANSWER, WRONG = "When Mary and John went to", "When John and John went to", " Mary", " John"

@@ -9,7 +9,7 @@ import torch
 from sentences import assert_one_sentence
 
 from mi_utils import superposition
-from mi_utils.recipes import superposition as recipe
+from mi_workshop.makers import superposition as recipe
 
 QUICK = superposition.Training(steps=5, batch=16)
 

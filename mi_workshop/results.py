@@ -1,0 +1,201 @@
+"""What a run of the series found: claims, minutes and peak memory of each notebook, as text and as data."""
+
+import datetime
+import html
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from mi_workshop.kernels import Run
+from mi_workshop.pages import document, title
+
+GIB = 2**30
+_PACKAGES = ("torch", "transformer-lens", "sae-lens", "transformers", "numpy", "plotly", "ipykernel")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run of one notebook found.
+
+    Attributes:
+        name: of the notebook, such as ``00_start_here``.
+        title: its heading.
+        minutes: wall-clock time.
+        peak_gib: peak resident memory in GiB (2**30 bytes), as ``kernels.Run`` counts it.
+        error: what failed, or None.
+        model: the model its claims are about, or nothing.
+        claims: the lines of its table of claims, as ``mi_utils.claims`` writes them.
+        when: the day of the run, ``YYYY-MM-DD``.
+    """
+
+    name: str
+    title: str
+    minutes: float
+    peak_gib: float
+    error: str | None
+    model: str
+    claims: tuple[Mapping[str, str], ...]
+    when: str
+
+    @property
+    def verdict(self) -> str:
+        """In words: passed or failed, and how many claims hold, differ or are not asserted."""
+        verdicts = [claim["verdict"] for claim in self.claims]
+        counts = {word: verdicts.count(word) for word in ("holds", "differs", "not asserted")}
+        plural = {"holds": "hold", "differs": "differ"}
+        shown = [f"{n} {word if n == 1 else plural.get(word, word)}" for word, n in counts.items() if n]
+        return ", ".join(["failed" if self.error else "passed", *shown])
+
+
+def result(run: Run) -> Result:
+    """The result of a run; reads the file of claims the notebook wrote, and takes a bad one for a failure."""
+    model, claims, error = "", (), run.error
+    if run.claims:
+        try:
+            model, claims = _claims(run.claims)
+        except ValueError as bad:
+            error = "\n".join(filter(None, [error, str(bad)]))
+    return Result(
+        name=run.notebook.stem,
+        title=title(run.executed) or run.notebook.stem,
+        minutes=round(run.seconds / 60, 2),
+        peak_gib=round(run.peak_bytes / GIB, 2),
+        error=error,
+        model=model,
+        claims=claims,
+        when=datetime.date.today().isoformat(),
+    )
+
+
+def _claims(path: Path) -> tuple[str, tuple[Mapping[str, str], ...]]:
+    keys = ("statement", "source", "published", "ours", "verdict", "expected")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        claims = tuple({key: str(claim[key]) for key in keys} for claim in content["claims"])
+        return str(content["model"]), claims
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} is not a table of claims: {type(error).__name__} {error}") from error
+
+
+def machine() -> str:
+    """This machine in words: cores this process may use, memory, architecture."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores, {psutil.virtual_memory().total / GIB:.0f} GiB, {platform.machine()}"
+
+
+def packages() -> dict[str, str]:
+    """Versions of Python and of the main packages that are installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def to_json(results: Iterable[Result]) -> str:
+    """The results and what they ran on, as JSON."""
+    notebooks = [asdict(found) for found in results]
+    content = {"machine": machine(), "packages": packages(), "notebooks": notebooks}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str) -> list[Result]:
+    """The results that ``to_json`` wrote.
+
+    Raises:
+        ValueError: ``text`` is something else.
+    """
+    try:
+        return [Result(**item | {"claims": tuple(item["claims"])}) for item in json.loads(text)["notebooks"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"text is not the measurements of a run: {type(error).__name__} {error}") from error
+
+
+def to_markdown(results: Iterable[Result]) -> str:
+    """``RESULTS.md``: a table of the notebooks, then the claims of each."""
+    results = list(results)
+    versions = ", ".join(f"{name} {version}" for name, version in packages().items())
+    total = sum(found.minutes for found in results)
+    today = datetime.date.today().isoformat()
+    head = ["# Results", "", f"Written {today} on {machine()}.", "", f"{versions}.", ""]
+    cost = [(f"{found.minutes:.1f}", f"{found.peak_gib:.1f} GiB", found.when) for found in results]
+    rows = [(r.name, r.title, r.verdict, *c) for r, c in zip(results, cost, strict=True)]
+    lines = head + table(("notebook", "title", "result", "minutes", "peak memory", "day"), rows)
+    lines += ["", f"{total:.1f} minutes in all."]
+    for found in results:
+        lines += ["", *_section(found)]
+    return "\n".join(lines) + "\n"
+
+
+def to_html(results: Iterable[Result]) -> str:
+    """``index.html``: a table of the notebooks with links to their pages, and the claims behind a link."""
+    rows = "\n".join(_row(found) for found in results)
+    return document(
+        "Mechanistic interpretability, hands on",
+        f"""<h1>Mechanistic interpretability, hands on</h1>
+<p>The notebooks as they ran on {html.escape(machine())}; every claim and its verdict:
+<a href="RESULTS.md">RESULTS.md</a>.</p>
+<table>
+<thead><tr><th scope="col">notebook</th><th scope="col" class="number">minutes</th>
+<th scope="col" class="number">memory</th><th scope="col">result and claims</th></tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>""",
+    )
+
+
+def _row(found: Result) -> str:
+    name, kind = html.escape(found.name), "failed" if found.error else "passed"
+    return (
+        f'<tr><td>{name[:2]} <a href="{name}.html">{html.escape(found.title)}</a></td>'
+        f'<td class="number">{found.minutes:.1f}</td><td class="number">{found.peak_gib:.1f} GiB</td>'
+        f'<td class="{kind}">{html.escape(found.verdict)}</td></tr>'
+    )
+
+
+def _section(found: Result) -> list[str]:
+    lines = [f"## {found.name}: {cell(found.title)}", ""]
+    if found.error:
+        fence = "`" * 8  # longer than any run of backquotes in an error
+        lines += ["It failed:", "", f"{fence}text", found.error, fence, ""]
+    if not found.claims:
+        return lines + ["No table of claims."]
+    rows = [(c["statement"], c["source"], c["published"], c["ours"], _verdict(c)) for c in found.claims]
+    head = ("claim", "source", "published", "ours", "verdict")
+    return lines + [f"Model: {cell(found.model)}", "", *table(head, rows)]
+
+
+def _verdict(claim: Mapping[str, str]) -> str:
+    verdict, expected = claim["verdict"], claim["expected"]
+    if verdict == "not asserted" or verdict == expected == "holds":
+        return verdict
+    return f"{verdict}, as expected" if verdict == expected else f"{verdict}, expected: {expected}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8", newline="\n")
+    part.replace(path)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """The lines of a Markdown table of plain text."""
+    head = list(head)
+    body = [f"| {' | '.join(cell(text) for text in row)} |" for row in rows]
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *body]
+
+
+def cell(text: str) -> str:
+    """Plain text as it stands in a cell of a Markdown table: on one line, its pipes and tags escaped."""
+    escaped = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return " ".join(escaped.split())
