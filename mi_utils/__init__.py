@@ -1,7 +1,7 @@
 """Shared code of the mechanistic-interpretability notebooks: a package for each topic.
 
-Importing it costs next to nothing. A topic is loaded on first use, because it brings torch and TransformerLens with
-it; ``mi_utils.<Tab>`` lists the topics and ``mi_utils.patching.sweeps.<Tab>`` what one of them offers.
+Importing it costs next to nothing. A topic is loaded on first use, because it brings torch and
+TransformerLens with it. Tab completion lists the topics, and for each topic what it offers.
 """
 
 from mi_utils._contents import lazy

@@ -1,12 +1,12 @@
 """Lazy tables of contents: what a package offers, read off its modules' source and loaded on first use.
 
-``from mi_utils import patching`` imports nothing else. ``patching.<Tab>`` lists the package's modules and the public
-functions and classes that stand in them; ``patching.path_patch`` then imports ``mi_utils.patching.sweeps.paths``. Nothing is
-listed by hand: a function is offered because it stands in a module. A module that declares ``__all__`` offers only
-what is in it.
+``from mi_utils import patching`` imports nothing else. ``patching.<Tab>`` lists the package's modules and the
+public functions and classes that stand in them; ``patching.path_patch`` then imports the module ``paths``.
+Nothing is listed by hand: a function is offered because it stands in a module. A module that declares
+``__all__`` offers only what is in it.
 
-Constants stay with their module (``patching.engine.HEAD_SITES``), and so does a name that stands in two modules of a
-package: ``graphs.run`` is an error that names both.
+Constants stay with their module (``patching.engine.HEAD_SITES``), and so does a name that stands in two modules
+of a package: asking the package for it is an error that names both.
 """
 
 import ast

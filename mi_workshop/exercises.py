@@ -53,7 +53,8 @@ def folder() -> Path:
 
 
 def links(markdown: str) -> list[str]:
-    """Targets of the relative links and images in a markdown cell, in order; code and formulas are passed over."""
+    """Targets of the relative links and images in a markdown cell, in order; code and formulas are passed
+    over."""
     found = (match["target"] for part in _CODE.split(markdown)[::2] for match in _LINK.finditer(part))
     return [target for target in found if not _ELSEWHERE.match(target)]
 
@@ -76,7 +77,8 @@ def _deeper(target: str) -> str:
 
 
 def build(path: Path) -> NotebookNode:
-    """The learner edition of the source notebook at ``path``, with the hints registered in ``mi_utils.grading``.
+    """The learner edition of the source notebook at ``path``, with the hints registered in
+    ``mi_utils.grading``.
 
     Raises:
         ValueError: the notebook's exercises or markers are malformed, an exercise is not registered, or a

@@ -1,4 +1,5 @@
-"""Circuits of heads and of edges: direct effects, faithfulness, EAP, edge ablation and ACDC, scores, tasks."""
+"""Circuits of heads and of edges: direct effects, faithfulness, EAP, edge ablation and ACDC, scores,
+tasks."""
 
 from mi_utils._contents import lazy
 

@@ -2,10 +2,10 @@
 gradient.
 
 An edge (``circuits.edges``) is ablated by exchanging one term of the sum that its receiver reads: what the
-sender wrote in the clean run for what it wrote in the corrupted run. ``circuits.edge_ablation`` does that exactly, one
-forward pass an edge. Edge attribution patching (EAP) estimates it for all edges at once, to first order: the
-change of the sender's output (corrupted - clean) times the gradient of the metric at the receiver's input,
-which is taken in the *clean* run, since that is the run that is edited.
+sender wrote in the clean run for what it wrote in the corrupted run. ``circuits.edge_ablation`` does that
+exactly, one forward pass an edge. Edge attribution patching (EAP) estimates it for all edges at once, to
+first order: the change of the sender's output (corrupted - clean) times the gradient of the metric at the
+receiver's input, which is taken in the *clean* run, since that is the run that is edited.
 
 Sources: Syed, Rager and Conmy 2023 (EAP), Hanna, Pezzelle and Belinkov 2024 (EAP-IG).
 """
@@ -124,8 +124,8 @@ def watch(
 ) -> Found:
     """One forward pass that keeps activations, still joined to their gradients where those are on.
 
-    Sites are names of ``models.run.SITES``, and ``mlp_in``: the normed stream that the MLP reads. ``logits`` of
-    the last layer + 1 are those at the last position. Other hooks come before those that keep.
+    Sites are names of ``models.run.SITES``, and ``mlp_in``: the normed stream that the MLP reads. ``logits``
+    of the last layer + 1 are those at the last position. Other hooks come before those that keep.
     """
     found: Found = {}
     end = "resid_post", model.cfg.n_layers - 1

@@ -1,6 +1,7 @@
 """The parts of a latent's card as HTML: no script, nothing loaded, all text escaped.
 
-A :class:`Source` has what cards are made of; :mod:`mi_utils.features.view` puts them into notebooks and files.
+A :class:`Source` has what cards are made of; :mod:`mi_utils.features.view` puts them into notebooks and
+files.
 """
 
 import html

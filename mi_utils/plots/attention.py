@@ -1,4 +1,5 @@
-"""Attention patterns: one head, or all heads of a model behind a slider; a part of :mod:`mi_utils.plots.charts`."""
+"""Attention patterns: one head, or all heads of a model behind a slider; a part of
+:mod:`mi_utils.plots.charts`."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
-"""The house look that :mod:`mi_utils.plots.charts` and its parts share: checks, labels, colours, template, layout.
+"""The house look that :mod:`mi_utils.plots.charts` and its parts share: checks, labels, colours, template,
+layout.
 
 Colours: categories are Okabe and Ito's palette without its yellow (too faint on white); the two scales are
 ColorBrewer's YlGnBu and RdBu, whose luminance falls steadily from the light end, so they survive grey print.

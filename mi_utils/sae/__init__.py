@@ -1,4 +1,5 @@
-"""Sparse autoencoders: the dictionaries, their training, files, and what they do to a model that runs through them."""
+"""Sparse autoencoders: the dictionaries, their training, files, and what they do to a model that runs through
+them."""
 
 from mi_utils._contents import lazy
 

@@ -1,8 +1,9 @@
-"""Small worlds with known features, on which notebook 02 tries its sparse autoencoders, and the settings it tries.
+"""Small worlds with known features, on which notebook 02 tries its sparse autoencoders, and the settings it
+tries.
 
-The *toy* is a model of superposition (notebook 01), whose hidden layer is taken apart. The *tree* has three parents
-with three children each; a child is never there without its parent, and two children of a parent never together
-(Chanin et al. 2024 describe what SAEs make of that).
+The *toy* is a model of superposition (notebook 01), whose hidden layer is taken apart. The *tree* has three
+parents with three children each; a child is never there without its parent, and two children of a parent
+never together (Chanin et al. 2024 describe what SAEs make of that).
 """
 
 import torch
@@ -89,10 +90,11 @@ def absorbed(
     """What became of parents and children.
 
     Returns:
-        ``parent``, ``child``: mean of the best cosine of a latent with a parent, a child; ``parent in child``:
-        mean cosine of a child's best latent with its parent; ``parent beside child``: activation of a parent's
-        best latent where a child is there too, as a share of its activation where the parent is alone (mean
-        over the parents for which it fires at all; 0 where there is none).
+        ``parent``, ``child``: mean of the best cosine of a latent with a parent, a child; ``parent in
+            child``:
+        mean cosine of a child's best latent with its parent; ``parent beside child``: activation of a
+        parent's best latent where a child is there too, as a share of its activation where the parent is
+        alone (mean over the parents for which it fires at all; 0 where there is none).
     """
     similar = cosines(directions, autoencoder.W_dec)
     best = similar.max(dim=1)

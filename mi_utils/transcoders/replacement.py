@@ -1,8 +1,8 @@
 """The replacement model: transcoders in place of MLPs, in some layers or all, and what that costs.
 
-Nothing is frozen and no error is added back, unlike in ``mi_utils.graphs.local``: attention and the other MLPs
-answer to what the transcoders write. The first position always keeps the model's own MLPs: what it holds is
-the same for every text, and transcoders here are not trained on it.
+Nothing is frozen and no error is added back, unlike in ``mi_utils.graphs.local``: attention and the other
+MLPs answer to what the transcoders write. The first position always keeps the model's own MLPs: what it holds
+is the same for every text, and transcoders here are not trained on it.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
-"""What the SAE that ships can and can't do, ``data/sae_card.json``: ``python -m mi_workshop.makers.sae_card``.
+"""What the SAE that ships can and can't do, ``data/sae_card.json``: ``python -m
+mi_workshop.makers.sae_card``.
 
 Held-out text of every part of the corpus and IOI sentences (which the corpus has none of); the second seed's
 latents matched with the first's; and the control: notebook 02's one-minute SAE, trained in exactly the same

@@ -1,4 +1,5 @@
-"""Splitting and absorption on a known tree, ``data/sae_tree.json``: ``python -m mi_workshop.makers.sae_tree``.
+"""Splitting and absorption on a known tree, ``data/sae_tree.json``: ``python -m
+mi_workshop.makers.sae_tree``.
 
 The tree is ``mi_utils.sae.toys.tree``; in the control the same children come and go independently of their
 parents. Takes about ten minutes on one core.

@@ -1,5 +1,5 @@
-"""mi_utils.features.recording and feature_store: sparse storage says what dense activations say, and refuses what can't
-be."""
+"""mi_utils.features.recording and feature_store: sparse storage says what dense activations say, and refuses
+what can't be."""
 
 from dataclasses import replace
 

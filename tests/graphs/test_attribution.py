@@ -1,4 +1,5 @@
-"""mi_utils.graphs.attribution: edges are what autograd finds on a literal local replacement model, and they sum."""
+"""mi_utils.graphs.attribution: edges are what autograd finds on a literal local replacement model, and they
+sum."""
 
 import attribution_reference as reference
 import pytest

@@ -1,5 +1,5 @@
-"""mi_utils.transcoders.atlas_mlps: the mix of sentences, what is held out, and activations in the order of their
-tokens."""
+"""mi_utils.transcoders.atlas_mlps: the mix of sentences, what is held out, and activations in the order of
+their tokens."""
 
 from collections import Counter
 

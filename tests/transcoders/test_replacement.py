@@ -1,5 +1,5 @@
-"""mi_utils.transcoders.replacement: a replaced run is a literal run with hooks, and comparisons are what one counts by
-hand."""
+"""mi_utils.transcoders.replacement: a replaced run is a literal run with hooks, and comparisons are what one
+counts by hand."""
 
 import math
 from dataclasses import replace
