@@ -152,5 +152,5 @@ def _default_tokenizer():
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(
-        str(models.load.embedded.fetch(models.load.REGISTRY[models.load.DEFAULT].source))
+        str(models.fetch(models.load.REGISTRY[models.load.DEFAULT].source))
     )

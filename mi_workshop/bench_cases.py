@@ -33,7 +33,7 @@ SECONDS = "\nprint(time.perf_counter() - start)"
 # those after it.
 _CONTEXTS = """
 import time, torch
-from mi_utils import corpus, harvest, lens, lens_training, models
+from mi_utils import corpus, harvest, lens, models
 model = models.load_model(models.load.DEFAULT, device="cpu", dtype=torch.{dtype})
 tokens = corpus.contexts(model, length=128, count=32)
 """

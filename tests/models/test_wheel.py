@@ -441,7 +441,7 @@ def test_permission_denied(spec: WheelSpec, cache: Path, no_pip: None, monkeypat
 
 CHILD = """
 import json, sys, time
-from mi_utils import embedded
+from mi_utils import models
 def say(line):
     print(line, flush=True)
     if len(sys.argv) > 2 and line.startswith(sys.argv[2]):

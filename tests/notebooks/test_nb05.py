@@ -122,4 +122,4 @@ def test_twenty_seeds_were_tried_as_the_notebook_trains():
     assert f"N_STEPS = config.budget(quick={default.steps}," in parameters
     layout = next(cell.source for cell in NOTEBOOK.cells if cell.id == "layout")
     assert f"period = {default.test_period}\n" in layout
-    assert "attention_only.Settings(steps=N_STEPS, test_period=period, seed=SEED)" in layout
+    assert "heads.Settings(steps=N_STEPS, test_period=period, seed=SEED)" in layout

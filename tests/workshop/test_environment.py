@@ -74,6 +74,6 @@ def test_make_targets_and_commands_agree():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.M))
     assert {"setup", "lab", "run", "test", "execute", "exercises", "data", "bench", "check"} <= targets
-    cli = (ROOT / "mi_utils" / "cli.py").read_text()
+    cli = (ROOT / "mi_workshop" / "cli.py").read_text()
     commands = set(re.findall(r"-m mi_utils (\w+)", makefile))
     assert commands and all(f"add({command}," in cli for command in commands)
