@@ -190,7 +190,7 @@ class _Replay:
                 if graph.has_mlps:
                     stream = ("resid_pre", layer, below) if graph.parallel else ("resid_mid", layer, moved)
                     read = self._read(kept, slice(column, column + 1), *stream)
-                    self.change[row] = block.mlp(models.before_mlp(block)(read[0])) - self.corrupted[row]
+                    self.change[row] = block.mlp(models.norm_before_mlp(block)(read[0])) - self.corrupted[row]
                     moved = moved + self.change[row]
                     row, column = row + 1, column + 1
                 self.moved[layer + 1] = moved

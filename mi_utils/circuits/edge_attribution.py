@@ -19,9 +19,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models
 from mi_utils.circuits.edges import graph
-from mi_utils.lens.lens import unembed
-from mi_utils.models.run import Hook, attached, hook_name, keeper
-from mi_utils.patching.engine import Metric, run_body
+from mi_utils.models.run import Hook
+from mi_utils.patching.engine import Metric
 
 Found = dict[tuple[str, int], Tensor]  # activations by site and layer
 WRITTEN = ("resid_pre", "z", "mlp_out", "resid_post")  # what ``node_outputs`` and ``check_sum`` need
@@ -130,9 +129,11 @@ def watch(
     found: Found = {}
     end = "resid_post", model.cfg.n_layers - 1
     places = dict.fromkeys([*_places(model, sites), end])
-    with attached(model, [*hooks, *(keeper(_hook_name(model, *place), place, found) for place in places)]):
-        run_body(model, tokens)
-    found["logits", model.cfg.n_layers] = unembed(model, found[end][:, -1])
+    with models.attached(
+        model, [*hooks, *(models.keeper(_hook_name(model, *place), place, found) for place in places)]
+    ):
+        models.run_body(model, tokens)
+    found["logits", model.cfg.n_layers] = models.unembed(model, found[end][:, -1])
     return found
 
 
@@ -145,7 +146,7 @@ def _places(model: TransformerBridge, sites: Iterable[str]) -> Iterator[tuple[st
 
 
 def _hook_name(model: TransformerBridge, site: str, layer: int) -> str:
-    return f"blocks.{layer}.mlp.hook_in" if site == "mlp_in" else hook_name(model, site, layer)
+    return f"blocks.{layer}.mlp.hook_in" if site == "mlp_in" else models.hook_name(model, site, layer)
 
 
 def _scores(
@@ -179,7 +180,7 @@ def _run_for_gradients(model: TransformerBridge, tokens: Tensor, shift: Tensor |
 
     with torch.enable_grad():
         sites = ("q", "k", "v", "mlp_in", "resid_mid", *WRITTEN)
-        return watch(model, tokens, sites, [(hook_name(model, "resid_pre", 0), start)])
+        return watch(model, tokens, sites, [(models.hook_name(model, "resid_pre", 0), start)])
 
 
 def _input_gradients(
@@ -213,7 +214,7 @@ def _input_gradients(
         )
         if edges.has_mlps:
             stream = found["resid_pre" if edges.parallel else "resid_mid", layer]
-            into_mlp = _through(models.before_mlp(block), stream, gradients["mlp_in", layer][None])
+            into_mlp = _through(models.norm_before_mlp(block), stream, gradients["mlp_in", layer][None])
             yield slice(column, column := column + 1), into_mlp
     yield slice(column, column + 1), gradients["resid_post", last][None]
 

@@ -15,8 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models, patching, plots
-from mi_utils.heads.scores import Head
-from mi_utils.heads.scores import all_heads as list_heads
+from mi_utils.models.run import Head
 
 Score = Callable[[frozenset[Head]], float]  # a metric of the model in which only these heads are kept
 
@@ -24,25 +23,6 @@ Score = Callable[[frozenset[Head]], float]  # a metric of the model in which onl
 def label(head: Head) -> str:
     """``"9.6"`` for layer 9, head 6."""
     return f"{head[0]}.{head[1]}"
-
-
-def all_heads(model: TransformerBridge) -> frozenset[Head]:
-    """Every head of the model."""
-    return frozenset(list_heads(model))
-
-
-def checked(model: TransformerBridge, heads: Collection[Head], name: str = "heads") -> frozenset[Head]:
-    """The heads as a set, if the model has them all.
-
-    Raises:
-        ValueError: something that is no (layer, head), or a layer or head out of range.
-    """
-    for one in heads:
-        if not (isinstance(one, tuple) and len(one) == 2):
-            raise ValueError(f"{name} holds {one!r}; it should hold pairs (layer, head)")
-        models.check_layer(model, one[0])
-        models.check_head(model, one[1])
-    return frozenset(heads)
 
 
 @torch.no_grad()
@@ -85,7 +65,7 @@ def reading_direction(
         run: recorded with ``("resid_post",)``.
         ids: the token of each prompt.
     """
-    scale = models.scale(model, run["resid_post", model.cfg.n_layers - 1][:, -1])
+    scale = models.norm_scale(model, run["resid_post", model.cfg.n_layers - 1][:, -1])
     return models.centred(model, model.W_U[:, ids].T) / scale
 
 
@@ -146,7 +126,7 @@ class KeepOnly:
 
     def __call__(self, kept: Collection[Head]) -> Float[Tensor, "batch"]:
         """Raises: ValueError where a head is out of range."""
-        kept = checked(self.model, kept, "kept")
+        kept = models.check_heads(self.model, kept, "kept")
         if kept not in self._known:
             self._known[kept] = self._run(kept)
         return self._known[kept]
@@ -156,7 +136,7 @@ class KeepOnly:
         return self(kept).mean().item()
 
     def _run(self, kept: frozenset[Head]) -> Float[Tensor, "batch"]:
-        gone = sorted(all_heads(self.model) - kept)
+        gone = [head for head in models.all_heads(self.model) if head not in kept]
         if not gone:
             return self.metric(self.base.logits)
         patches = [patching.Patch("z", layer, self.reference[layer], head=head) for layer, head in gone]
@@ -238,7 +218,7 @@ def random_circuits(
     if count < 1:
         raise ValueError(f"count is {count}; it should be at least 1")
     per_layer: dict[int, int] = {}
-    for layer, _ in checked(model, like, "like"):
+    for layer, _ in models.check_heads(model, like, "like"):
         per_layer[layer] = per_layer.get(layer, 0) + 1
     generator = torch.Generator().manual_seed(seed)
     drawn = []

@@ -18,9 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import heads, models
-from mi_utils.lens.lens import unembed
-from mi_utils.patching.engine import run_body
+from mi_utils import models
 from mi_utils.transcoders.transcoders import Transcoders, check_fits
 
 Site = tuple[int, int, int]  # layer, position, feature
@@ -75,7 +73,7 @@ class LocalModel:
         d_model]."""
         layers = range(self.n_layers)
         return torch.stack(
-            [heads.value_weights(self.model, layer) for layer in layers]
+            [models.value_weights(self.model, layer) for layer in layers]
         ), self.model.W_O.detach()
 
     @cached_property
@@ -155,14 +153,14 @@ def build(model: TransformerBridge, transcoders: Transcoders, tokens: Int[Tensor
         tokens,
         stream,
         patterns=torch.stack([kept["pattern", layer] for layer in range(n_layers)]),
-        attn_scale=models.scale(model, stream),
-        mlp_scale=models.scale(model, read),
-        final_scale=models.scale(model, last),
+        attn_scale=models.norm_scale(model, stream),
+        mlp_scale=models.norm_scale(model, read),
+        final_scale=models.norm_scale(model, last),
         mlp_in=mlp_in,
         mlp_out=mlp_out,
         features=features,
         errors=mlp_out - replaced,
-        logits=unembed(model, last[-1:])[0],
+        logits=models.unembed(model, last[-1:])[0],
     )
 
 
@@ -189,7 +187,7 @@ def _run(model: TransformerBridge, tokens: Tensor, n_layers: int) -> dict[tuple[
     names |= {("mlp_in", layer): f"blocks.{layer}.mlp.hook_in" for layer in range(n_layers)}
     names["resid_post", n_layers - 1] = models.hook_name(model, "resid_post", n_layers - 1)
     with models.attached(model, [models.keeper(name, key, kept) for key, name in names.items()]):
-        run_body(model, tokens[None])
+        models.run_body(model, tokens[None])
     return {key: value[0].clone() for key, value in kept.items()}
 
 
@@ -263,7 +261,7 @@ def _live_attention(local: LocalModel, stream: Tensor, layer: int) -> Tensor:
     with models.attached(
         model, [instead, models.keeper(models.hook_name(model, "pattern", layer), "pattern", kept)]
     ):
-        run_body(model, local.tokens[None])
+        models.run_body(model, local.tokens[None])
     return attend(local, read, kept["pattern"][0], layer) + local.attn_bias[layer]
 
 

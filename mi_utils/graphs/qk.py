@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mi_utils import heads, models
+from mi_utils import models
 from mi_utils.graphs.local import LocalModel, attend
 
 MOST_NUMBERS = 400_000_000  # of all sources' vectors together: 1.6 GB
@@ -153,7 +153,7 @@ def _project(
     found = []
     for weights, bias in (
         (attn.W_Q.detach(), getattr(attn, "b_Q", None)),
-        (heads.key_weights(local.model, layer).detach(), getattr(attn, "b_K", None)),
+        (models.key_weights(local.model, layer).detach(), getattr(attn, "b_K", None)),
     ):
         projected = torch.einsum("spd,hde->sphe", read, weights)
         if biases and bias is not None:

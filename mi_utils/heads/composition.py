@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models
-from mi_utils.heads.scores import Head, look_only, rows_at_once
+from mi_utils.models.run import Head, Hook
 
 KINDS = ("Q", "K", "V")
 
@@ -65,7 +65,7 @@ def _checked(model: TransformerBridge, layer: int, head: int) -> tuple[int, int]
 
 def _writes(model: TransformerBridge, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """Of each head of a layer: a small matrix with the norms of W_V, W_O, and the norm of W_OV."""
-    W_V, W_O = value_weights(model, layer), model.blocks[layer].attn.W_O
+    W_V, W_O = models.value_weights(model, layer), model.blocks[layer].attn.W_O
     triangle = _triangle(W_V)
     return triangle, W_O, (triangle @ W_O).norm(dim=(-2, -1))
 
@@ -73,8 +73,8 @@ def _writes(model: TransformerBridge, layer: int) -> tuple[Tensor, Tensor, Tenso
 def _reads(model: TransformerBridge, kind: str, layer: int, head: int) -> tuple[Tensor, Tensor, Tensor]:
     """The factor of a head that reads [d_model d_head], a small matrix with the norms of the other, and their
     norm."""
-    W_Q, W_K = model.blocks[layer].attn.W_Q[head], key_weights(model, layer)[head]
-    W_V, W_O = value_weights(model, layer)[head], model.blocks[layer].attn.W_O[head]
+    W_Q, W_K = model.blocks[layer].attn.W_Q[head], models.key_weights(model, layer)[head]
+    W_V, W_O = models.value_weights(model, layer)[head], model.blocks[layer].attn.W_O[head]
     reads, other = {"Q": (W_Q, W_K), "K": (W_K, W_Q), "V": (W_V, W_O.mT)}[kind]
     keep = _triangle(other)
     return reads, keep, (reads @ keep.mT).norm()
@@ -83,20 +83,6 @@ def _reads(model: TransformerBridge, kind: str, layer: int, head: int) -> tuple[
 def _triangle(factor: Tensor) -> Tensor:
     """R of a QR decomposition: ``factor @ x`` and ``R @ x`` have the same norm, and R has few rows."""
     return torch.linalg.qr(factor, mode="r").R
-
-
-def key_weights(model: TransformerBridge, layer: int) -> Float[Tensor, "head d_model d_head"]:
-    """``W_K`` for each query head: with grouped queries, several heads have the same."""
-    return _for_each_head(model, model.blocks[layer].attn.W_K)
-
-
-def value_weights(model: TransformerBridge, layer: int) -> Float[Tensor, "head d_model d_head"]:
-    """``W_V`` for each query head: with grouped queries, several heads have the same."""
-    return _for_each_head(model, model.blocks[layer].attn.W_V)
-
-
-def _for_each_head(model: TransformerBridge, weights: Tensor) -> Tensor:
-    return weights.repeat_interleave(model.cfg.n_heads // weights.shape[0], dim=0)
 
 
 @torch.no_grad()
@@ -121,7 +107,7 @@ def _moved(
 ) -> Float[Tensor, "n d_model"]:
     """What a head writes when it attends to each of the centred states, as the next norm sees it."""
     return models.centred(
-        model, read @ value_weights(model, layer)[head] @ model.blocks[layer].attn.W_O[head]
+        model, read @ models.value_weights(model, layer)[head] @ model.blocks[layer].attn.W_O[head]
     )
 
 
@@ -143,7 +129,7 @@ def qk_circuit(
     keys = read
     if through is not None:
         keys = _moved(model, *_checked(model, *through), read)
-    return read @ model.blocks[layer].attn.W_Q[head] @ (keys @ key_weights(model, layer)[head]).T
+    return read @ model.blocks[layer].attn.W_Q[head] @ (keys @ models.key_weights(model, layer)[head]).T
 
 
 @torch.no_grad()
@@ -167,7 +153,7 @@ def copying_scores(
     read, unembed = models.centred(model, states), model.W_U[:, ids]
     scores = []
     for layer in range(model.cfg.n_layers):
-        z = torch.einsum("nd,hde->hne", read, value_weights(model, layer))
+        z = torch.einsum("nd,hde->hne", read, models.value_weights(model, layer))
         moved = models.centred(model, torch.einsum("hne,hed->hnd", z, model.blocks[layer].attn.W_O))
         scores.append(((moved @ unembed).argmax(dim=-1) == own).float().mean(dim=-1))
     return torch.stack(scores).cpu()
@@ -191,8 +177,8 @@ def token_states(
     )  # the same stream, and the model need run no further
     rows = torch.stack([torch.full_like(ids, start), ids], dim=1)
     found: list[Tensor] = []
-    keep = look_only(lambda stream: found.append(stream[:, 1]))
-    for part in rows.split(rows_at_once(model)):
+    keep = models.look_only(lambda stream: found.append(stream[:, 1]))
+    for part in rows.split(models.rows_at_once(model)):
         model.run_with_hooks(part, fwd_hooks=[(name, keep)], stop_at_layer=layer)
     return torch.cat(found)
 
@@ -205,7 +191,7 @@ def copying_eigenvalues(model: TransformerBridge, layer: int, head: int) -> Floa
     At most ``d_head`` eigenvalues differ from 0; they are those of a ``d_head`` by ``d_head`` product.
     """
     layer, head = _checked(model, layer, head)
-    W_O, W_V = model.blocks[layer].attn.W_O[head], value_weights(model, layer)[head]
+    W_O, W_V = model.blocks[layer].attn.W_O[head], models.value_weights(model, layer)[head]
     small = models.centred(model, W_O) @ (model.W_U @ models.centred(model, model.W_E)) @ W_V
     eigenvalues = torch.linalg.eigvals(small.double())
     return (eigenvalues.real.sum() / eigenvalues.abs().sum()).float()
@@ -213,7 +199,7 @@ def copying_eigenvalues(model: TransformerBridge, layer: int, head: int) -> Floa
 
 def without_in_keys(
     model: TransformerBridge, sources: Sequence[Head], targets: Sequence[Head], *, kind: str = "K"
-) -> list[models.run.Hook]:
+) -> list[Hook]:
     """Hooks that take what some heads wrote out of what later heads read for their *keys*, and out of nothing
     else.
 
@@ -246,9 +232,7 @@ def without_in_keys(
     return fwd_hooks
 
 
-def _note_written(
-    model: TransformerBridge, layer: int, sources: Sequence[Head], written: dict
-) -> models.run.Hook:
+def _note_written(model: TransformerBridge, layer: int, sources: Sequence[Head], written: dict) -> Hook:
     heads = [head for at, head in sources if at == layer]
 
     def note(z: Tensor, hook) -> None:
@@ -259,7 +243,7 @@ def _note_written(
 
 def _edit_input(
     model: TransformerBridge, kind: str, layer: int, targets: Sequence[Head], written: dict, scales: dict
-) -> list[models.run.Hook]:
+) -> list[Hook]:
     weights = getattr(model.blocks[layer].attn, f"W_{kind}")
     groups = model.cfg.n_heads // weights.shape[0]
     heads = sorted({head // groups for at, head in targets if at == layer})

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import heads, models
-from mi_utils.heads.scores import Head
+from mi_utils import models
+from mi_utils.models.run import Head
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def mean_z(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Float[
         raise ValueError(f"tokens has shape {tuple(tokens.shape)}; it should be rows of at least two tokens")
     found: list[Tensor] = []
     names = [models.hook_name(model, "z", layer) for layer in range(model.cfg.n_layers)]
-    keep = heads.look_only(lambda z: found.append(z[:, 1:].mean(dim=(0, 1))))
+    keep = models.look_only(lambda z: found.append(z[:, 1:].mean(dim=(0, 1))))
     model.run_with_hooks(tokens, fwd_hooks=[(name, keep) for name in names])
     return torch.stack(found)
 
@@ -64,9 +64,9 @@ def loss_by_position(
 ) -> Float[Tensor, "batch pos-1"]:
     """Cross-entropy in nats of each token after the first: entry ``i`` is for the token at position ``i +
     1``."""
-    heads.check_length(model, tokens)
+    models.check_length(model, tokens)
     losses = []
-    for rows in tokens.split(heads.rows_at_once(model)):
+    for rows in tokens.split(models.rows_at_once(model)):
         log_probs = model.run_with_hooks(rows, fwd_hooks=list(fwd_hooks))[:, :-1].log_softmax(dim=-1)
         losses.append(-log_probs.gather(-1, rows[:, 1:, None])[..., 0])
     return torch.cat(losses)

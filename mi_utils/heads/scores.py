@@ -8,9 +8,8 @@ entropy, in nats, is no attention weight: it is kept apart. Sources: Olsson et a
 in-context score), Wang et al. 2023 (duplicate tokens).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,8 +17,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models, prompts
-
-Head = tuple[int, int]  # layer, head
+from mi_utils.models.run import Head
 
 # Scores that are attention weights, and so may be compared. "neighbour" is the token two back: a control.
 WEIGHTS = ("previous", "duplicate", "induction", "first", "neighbour")
@@ -168,12 +166,12 @@ def score_heads(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], peri
     if tokens.shape[0] == 0 or tokens.shape[1] != 2 * period + 1:
         wanted = f"at least one row of {2 * period + 1} tokens (a start token and {period} tokens twice)"
         raise ValueError(f"tokens has shape {tuple(tokens.shape)}; it should be {wanted}")
-    check_length(model, tokens)
+    models.check_length(model, tokens)
     found: list[dict[str, Tensor]] = []
     layers = model.cfg.n_layers
-    look = look_only(lambda pattern: found.append(pattern_scores(pattern, period)))
+    look = models.look_only(lambda pattern: found.append(pattern_scores(pattern, period)))
     reading = [(models.hook_name(model, "pattern", layer), look) for layer in range(layers)]
-    batches = tokens.split(rows_at_once(model))
+    batches = tokens.split(models.rows_at_once(model))
     for rows in batches:
         model.run_with_hooks(rows, fwd_hooks=reading)
     by_batch = [found[i * layers : (i + 1) * layers] for i in range(len(batches))]
@@ -186,16 +184,6 @@ def score_heads(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], peri
         },
         period,
     )
-
-
-def check_length(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> None:
-    """Raises ``ValueError`` where sequences are longer than the model's context."""
-    if tokens.shape[1] > model.cfg.n_ctx:
-        raise ValueError(
-            f"tokens has {tokens.shape[1]} positions; {model.cfg.model_name} reads at most "
-            f"{model.cfg.n_ctx}, "
-            "so the period should be smaller"
-        )
 
 
 def null_of(control: HeadScores) -> HeadScores:
@@ -274,22 +262,3 @@ def matched_random(heads: Sequence[Head], top: Sequence[Head], generator: torch.
     if len(left) < len(top):
         raise ValueError(f"heads has {len(left)} that are not in top; {len(top)} are needed")
     return [left[i] for i in torch.randperm(len(left), generator=generator)[: len(top)].tolist()]
-
-
-def all_heads(model: TransformerBridge) -> list[Head]:
-    """Every head of a model, layer by layer."""
-    return [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
-
-
-def rows_at_once(model: TransformerBridge) -> int:
-    """So many that logits over the vocabulary stay small."""
-    return max(1, 200_000 // model.cfg.d_vocab)
-
-
-def look_only(act: Callable[[Tensor], Any]) -> Callable:
-    """A hook that looks and changes nothing."""
-
-    def look(value: Tensor, hook) -> None:
-        act(value)
-
-    return look

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import harvest, prompts
+from mi_utils import harvest, models, prompts
 
 LARGEST = 1_000_000_000  # predictions that a reading may hold: 4 GB
 
@@ -55,14 +55,6 @@ def logit_lens(model: TransformerBridge) -> Lens:
     return Lens(identity.repeat(n_layers, 1, 1), identity.new_zeros(n_layers, d_model), model.cfg.model_name)
 
 
-def unembed(
-    model: TransformerBridge, stream: Float[Tensor, "*batch d_model"]
-) -> Float[Tensor, "*batch d_vocab"]:
-    """The model's own way out: its final norm, then its unembedding."""
-    rows = stream.reshape(1, -1, stream.shape[-1])
-    return model.unembed(model.ln_final(rows)).reshape(*stream.shape[:-1], -1)
-
-
 def log_probs(
     model: TransformerBridge, lens: Lens, stream: Float[Tensor, "*batch d_model"], layer: int
 ) -> Float[Tensor, "*batch d_vocab"]:
@@ -75,7 +67,7 @@ def log_probs(
     (layer,) = _check_layers(model, [layer])
     if not torch.isfinite(stream).all():
         raise ValueError("stream holds values that are not finite (NaN or infinity)")
-    return unembed(model, lens.translate(stream, layer)).log_softmax(dim=-1)
+    return models.unembed(model, lens.translate(stream, layer)).log_softmax(dim=-1)
 
 
 def kl(
@@ -208,11 +200,11 @@ def evaluate(
     marginals = torch.zeros(n_layers + 1, model.cfg.d_vocab, device=streams.device)
     for piece in streams.split(chunk, dim=1):
         piece = piece.float()
-        final = unembed(model, piece[-1]).log_softmax(dim=-1)
+        final = models.unembed(model, piece[-1]).log_softmax(dim=-1)
         marginals[-1] += final.exp().sum(dim=0)
         of_piece = []
         for layer in range(n_layers):
-            predicted = unembed(model, lens.translate(piece[layer], layer)).log_softmax(dim=-1)
+            predicted = models.unembed(model, lens.translate(piece[layer], layer)).log_softmax(dim=-1)
             of_piece.append(kl(final, predicted))
             same[layer] += (predicted.argmax(-1) == final.argmax(-1)).sum()
             marginals[layer] += predicted.exp_().sum(dim=0)

@@ -19,7 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.lens.lens import Lens, check_fits, check_streams, kl, unembed
+from mi_utils import models
+from mi_utils.lens.lens import Lens, check_fits, check_streams, kl
 
 
 class Moments:
@@ -289,7 +290,7 @@ def _likeliest_tokens(
     model: TransformerBridge, final: Float[Tensor, "token d_model"]
 ) -> Int[Tensor, "d_vocab"]:
     """All tokens, the one with the highest mean probability first."""
-    sums = [unembed(model, piece).softmax(dim=-1).sum(dim=0) for piece in final.split(128)]
+    sums = [models.unembed(model, piece).softmax(dim=-1).sum(dim=0) for piece in final.split(128)]
     return torch.stack(sums).sum(dim=0).argsort(descending=True)
 
 

@@ -1,21 +1,22 @@
-"""Names of hook points, and the smallest hooks, with their arguments checked.
+"""What every analysis of a model begins with: names of hook points, hooks, running parts, norms, weights.
 
-A hook that names a head which does not exist edits nothing in some libraries and something else in others
-(``-1`` is the last head); here it is an error.
+Arguments are checked. A hook that names a head which does not exist edits nothing in some libraries and
+something else in others (``-1`` is the last head); here it is an error.
 """
 
 import difflib
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, SupportsIndex
 
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities import get_act_name
 
-Hook = tuple[str, Callable]
+Head = tuple[int, int]  # layer, head
+Hook = tuple[str, Callable]  # name of a hook point, what is called there
 
 # TransformerLens' short names of the sites used in this series.
 SITES = (
@@ -92,17 +93,46 @@ def n_heads(model: TransformerBridge, site: str = "z") -> int:
     return shared if site in ("k", "v") and shared else model.cfg.n_heads
 
 
+def all_heads(model: TransformerBridge) -> list[Head]:
+    """Every head of a model, layer by layer."""
+    return [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
+
+
+def check_heads(model: TransformerBridge, heads: Collection[Head], name: str = "heads") -> frozenset[Head]:
+    """The heads as a set, if the model has them all.
+
+    Raises:
+        ValueError: something that is no (layer, head), or a layer or head out of range.
+    """
+    for one in heads:
+        if not (isinstance(one, tuple) and len(one) == 2):
+            raise ValueError(f"{name} holds {one!r}; it should hold pairs (layer, head)")
+        check_layer(model, one[0])
+        check_head(model, one[1])
+    return frozenset(heads)
+
+
+def check_length(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> None:
+    """Raises ``ValueError`` where sequences are longer than the model's context."""
+    if tokens.shape[1] > model.cfg.n_ctx:
+        raise ValueError(
+            f"tokens has {tokens.shape[1]} positions; for {model.cfg.model_name} it should have at most "
+            f"{model.cfg.n_ctx}"
+        )
+
+
 def _check_index(what: str, index: SupportsIndex | None, count: int, model: TransformerBridge) -> int:
     try:
-        whole = (
-            operator.index(index) if not isinstance(index, bool) else -1
-        )  # numpy's and torch's integers too
+        whole = operator.index(index)  # numpy's and torch's integers too
     except TypeError:
         whole = -1
-    if not 0 <= whole < count:
+    if isinstance(index, bool) or not 0 <= whole < count:
         wanted = f"a whole number from 0 to {count - 1}"
         raise ValueError(f"{what} is {index!r}; in {model.cfg.model_name} it should be {wanted}")
     return whole
+
+
+# -- hooks ---------------------------------------------------------------------------------------------
 
 
 def zero_head(model: TransformerBridge, layer: SupportsIndex, head: SupportsIndex) -> Hook:
@@ -134,6 +164,15 @@ def keeper(name: str, key: Any, kept: dict[Any, Tensor]) -> Hook:
     return name, keep
 
 
+def look_only(act: Callable[[Tensor], Any]) -> Callable:
+    """A hook that looks and changes nothing."""
+
+    def look(value: Tensor, hook) -> None:
+        act(value)
+
+    return look
+
+
 @contextmanager
 def attached(model: TransformerBridge, hooks: Iterable[Hook]) -> Iterator[None]:
     """While this lasts, the forward hooks are in place: ``model.hooks`` for when there are hundreds of them.
@@ -158,3 +197,71 @@ def attached(model: TransformerBridge, hooks: Iterable[Hook]) -> Iterator[None]:
         for point in hooked:
             point.remove_hooks(level=level)
         model.context_level = level - 1
+
+
+# -- running parts of a model --------------------------------------------------------------------------
+
+
+def run_body(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Any:
+    """The model without its unembedding, for the sake of hooks.
+
+    Returns:
+        The cache of keys and values; ``None`` where the model keeps none.
+    """
+    inner = model.original_model
+    if hasattr(inner, "base_model"):
+        return inner.base_model(tokens, use_cache=True).past_key_values
+    model(tokens)  # a model of TransformerLens' own
+    return None
+
+
+def unembed(
+    model: TransformerBridge, stream: Float[Tensor, "*batch d_model"]
+) -> Float[Tensor, "*batch d_vocab"]:
+    """The model's own way out: its final norm, then its unembedding."""
+    rows = stream.reshape(1, -1, stream.shape[-1])
+    return model.unembed(model.ln_final(rows)).reshape(*stream.shape[:-1], -1)
+
+
+def rows_at_once(model: TransformerBridge) -> int:
+    """So many that logits over the vocabulary stay small."""
+    return max(1, 200_000 // model.cfg.d_vocab)
+
+
+# -- norms ---------------------------------------------------------------------------------------------
+
+# What a norm does besides its learned scale, which ``load_model`` folds into the weights that read it. RMSNorm
+# divides by the root of the mean square; LayerNorm subtracts the mean first. Held fixed in one run, both are
+# linear in the stream, which is what direct logit attribution and path patching rest on.
+
+
+def centred(model: TransformerBridge, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+    """``x`` as the model's norms see it before they divide: less its mean where they are LayerNorms."""
+    return x if "RMS" in model.cfg.normalization_type.upper() else x - x.mean(dim=-1, keepdim=True)
+
+
+def norm_before_mlp(block: nn.Module) -> nn.Module:
+    """The norm that a block's MLP reads through: its own, or the one it shares with attention (GPT-J)."""
+    return getattr(block, "ln2", block.ln1)
+
+
+def norm_scale(model: TransformerBridge, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch 1"]:
+    """What the model's norms divide ``x`` by."""
+    return (centred(model, x).square().mean(dim=-1, keepdim=True) + model.cfg.eps).sqrt()
+
+
+# -- weights of heads ----------------------------------------------------------------------------------
+
+
+def key_weights(model: TransformerBridge, layer: int) -> Float[Tensor, "head d_model d_head"]:
+    """``W_K`` for each query head: with grouped queries, several heads have the same."""
+    return _for_each_head(model, model.blocks[layer].attn.W_K)
+
+
+def value_weights(model: TransformerBridge, layer: int) -> Float[Tensor, "head d_model d_head"]:
+    """``W_V`` for each query head: with grouped queries, several heads have the same."""
+    return _for_each_head(model, model.blocks[layer].attn.W_V)
+
+
+def _for_each_head(model: TransformerBridge, weights: Tensor) -> Tensor:
+    return weights.repeat_interleave(model.cfg.n_heads // weights.shape[0], dim=0)

@@ -23,8 +23,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.lens.lens import unembed
-from mi_utils.models.run import Hook, attached, check_head, check_layer, hook_name, keeper
+from mi_utils import models
+from mi_utils.models.run import Hook
 
 Metric = Callable[[Float[Tensor, "*rows batch vocab"]], Float[Tensor, "*rows batch"]]
 
@@ -110,28 +110,18 @@ def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], sites: It
     places = dict.fromkeys(
         [*((site, layer) for site in names for layer in range(last + 1)), ("resid_post", last)]
     )
-    hooks = [keeper(_hook_name(model, *place), place, kept) for place in places]
-    with attached(model, hooks), _watched(model, inputs, arguments):
-        cache = run_body(model, tokens)
+    hooks = [models.keeper(_hook_name(model, *place), place, kept) for place in places]
+    with models.attached(model, hooks), _watched(model, inputs, arguments):
+        cache = models.run_body(model, tokens)
     keys_values = tuple((layer.keys, layer.values) for layer in cache.layers) if cache is not None else ()
-    logits = unembed(model, kept["resid_post", last][:, -1]).float()
+    logits = models.unembed(model, kept["resid_post", last][:, -1]).float()
     if "resid_post" not in names:
         del kept["resid_post", last]
     return Run(model.cfg.model_name, tokens, logits, kept, tuple(inputs), keys_values, tuple(arguments))
 
 
-def run_body(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Any:
-    """The model without its unembedding, for the sake of hooks; the cache of keys and values, if it keeps
-    one."""
-    inner = model.original_model
-    if hasattr(inner, "base_model"):
-        return inner.base_model(tokens, use_cache=True).past_key_values
-    model(tokens)  # a model of TransformerLens' own
-    return None
-
-
 def _hook_name(model: TransformerBridge, site: str, layer: int) -> str:
-    name = hook_name(model, site, layer)
+    name = models.hook_name(model, site, layer)
     if site not in STREAM_SITES + HEAD_SITES:
         raise ValueError(
             f"site is {site!r}, which can't be patched; {', '.join(STREAM_SITES + HEAD_SITES)} can"
@@ -223,7 +213,7 @@ def run_patched(
     result = unchanged.repeat(len(rows), 1)
     moving = sorted((row for row in rows if row.patches), key=lambda row: (row.start, row.layer))
     chunk: list[_Row] = []
-    with attached(model, _hooks(model, base, moving, chunk)):
+    with models.attached(model, _hooks(model, base, moving, chunk)):
         for chunk[:] in _chunks(moving, base):
             stream = _through_the_layers(model, base, chunk)
             result[[row.index for row in chunk]] = _measured(model, stream, len(base.tokens), metric)
@@ -243,7 +233,7 @@ def _row(model: TransformerBridge, base: Run, index: int, patches: Sequence[Patc
     if isinstance(patches, Patch):
         raise ValueError("interventions holds a single Patch; it should hold sets of patches: [[patch], ...]")
     for patch in patches:
-        _hook_name(model, patch.site, check_layer(model, patch.layer))
+        _hook_name(model, patch.site, models.check_layer(model, patch.layer))
         if patch.site in ("pattern", "scores") and not hasattr(model.original_model, "base_model"):
             raise ValueError(
                 f"site is {patch.site!r}, which a model of TransformerLens' own computes but does not use"
@@ -253,7 +243,7 @@ def _row(model: TransformerBridge, base: Run, index: int, patches: Sequence[Patc
                 raise ValueError(
                     f"head is {patch.head} at site {patch.site!r}, which has no heads; it should be None"
                 )
-            check_head(model, patch.head, patch.site)
+            models.check_head(model, patch.head, patch.site)
         if patch.position is not None:
             _check_index("position", patch.position, base.tokens.shape[1])
     if not base.keys_values:  # without recorded keys and values every position is run
@@ -328,7 +318,7 @@ def _hooks(model: TransformerBridge, base: Run, rows: list[_Row], chunk: list[_R
                         _put(part, patch, row.start, length)
             return value
 
-        return hook_name(model, site, layer), put
+        return models.hook_name(model, site, layer), put
 
     return [
         hook(*key)
@@ -366,5 +356,5 @@ def _measured(
 ) -> Float[Tensor, "row batch"]:
     rows = stream.unflatten(0, (-1, batch))
     return torch.cat(
-        [metric(unembed(model, part).float()) for part in rows.split(max(1, MOST_LOGITS // batch))]
+        [metric(models.unembed(model, part).float()) for part in rows.split(max(1, MOST_LOGITS // batch))]
     )

@@ -15,9 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.lens.lens import unembed
-from mi_utils.models.run import attached, hook_name, keeper
-from mi_utils.patching.engine import Axis, Metric, Run, axis_of, run_body
+from mi_utils import models
+from mi_utils.patching.engine import Axis, Metric, Run, axis_of
 from mi_utils.patching.sweeps import can_change
 
 PROMPTS_AT_ONCE = 16  # in a backward pass, which keeps every activation
@@ -91,12 +90,14 @@ def gradients(
     parts: list[Sequence[Tensor]] = []
     for rows in torch.arange(len(tokens)).split(PROMPTS_AT_ONCE):
         seen: dict[tuple[str, int], Tensor] = {}
-        hooks = [(hook_name(model, "resid_pre", 0), _begin(None if embedding is None else embedding[rows]))]
+        hooks = [
+            (models.hook_name(model, "resid_pre", 0), _begin(None if embedding is None else embedding[rows]))
+        ]
         kept = dict.fromkeys([*places, ("resid_post", last)])
-        hooks += [keeper(hook_name(model, *place), place, seen) for place in kept]
-        with torch.enable_grad(), attached(model, hooks):
-            run_body(model, tokens[rows])
-            logits = unembed(model, seen["resid_post", last][:, -1])
+        hooks += [models.keeper(models.hook_name(model, *place), place, seen) for place in kept]
+        with torch.enable_grad(), models.attached(model, hooks):
+            models.run_body(model, tokens[rows])
+            logits = models.unembed(model, seen["resid_post", last][:, -1])
             value = _of_rows(metric, logits, rows, len(tokens)).sum()
         parts.append(torch.autograd.grad(value, [seen[place] for place in places], materialize_grads=True))
     return {place: torch.cat(found) for place, found in zip(places, zip(*parts, strict=True), strict=True)}

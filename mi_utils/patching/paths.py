@@ -17,9 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import lens, models, patching
-from mi_utils.circuits.heads import checked
-from mi_utils.heads.scores import Head
+from mi_utils import models, patching
+from mi_utils.models.run import Head
 
 Target = Literal["q", "k", "v", "logits"]
 MLPs = Literal["recomputed", "frozen"]
@@ -99,7 +98,7 @@ def _check_paths(model, base, source, target, receivers, mlps) -> frozenset[Head
         raise ValueError(
             f"receivers is {sorted(receivers)}; it should hold heads for q, k and v, none for 'logits'"
         )
-    return checked(model, receivers, "receivers")
+    return models.check_heads(model, receivers, "receivers")
 
 
 def _streams(model, base, source, at, layer: int, mlps: MLPs) -> Float[Tensor, "sender batch d_model"]:
@@ -138,14 +137,14 @@ def _all_streams(model, base, source, at, mlps: MLPs) -> Iterator[tuple[int, Ten
 def _mlp(model: TransformerBridge, layer: int, streams: Float[Tensor, "*any d_model"]) -> Tensor:
     """What the MLP of a layer answers to streams, with its norm."""
     block = model.blocks[layer]
-    norm = models.before_mlp(block)
+    norm = models.norm_before_mlp(block)
     flat = streams.flatten(0, -2)
     parts = [block.mlp(norm(part[None]))[0] for part in flat.split(_ROWS)]
     return torch.cat(parts).view_as(streams) if parts else torch.zeros_like(streams)
 
 
 def _through_the_end(model, streams, metric) -> Float[Tensor, "sender batch"]:
-    return torch.stack([metric(lens.unembed(model, one)) for one in streams])
+    return torch.stack([metric(models.unembed(model, one)) for one in streams])
 
 
 def _receiver_values(model, base, source, receivers, target, at, mlps) -> dict[Head, Tensor]:

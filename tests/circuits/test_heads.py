@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mi_utils import circuits, lens, models, patching
+from mi_utils import circuits, models, patching
 from mi_utils.circuits.heads import KeepOnly
 
 TOKENS = torch.randint(2, 300, (4, 8), generator=torch.Generator().manual_seed(2))
@@ -91,8 +91,8 @@ def test_keep_only_is_what_hooks_do(model, base, reference, kept):
 
 def test_keeping_everything_is_the_model(model, base, reference):
     keep = KeepOnly(model, base, reference, metric)
-    assert torch.equal(keep(circuits.all_heads(model)), metric(base.logits))
-    assert keep.mean(circuits.all_heads(model)) == pytest.approx(metric(base.logits).mean().item())
+    assert torch.equal(keep(models.all_heads(model)), metric(base.logits))
+    assert keep.mean(models.all_heads(model)) == pytest.approx(metric(base.logits).mean().item())
 
 
 def test_heads_replaced_by_themselves_change_nothing(model, base):
@@ -229,4 +229,4 @@ def test_labels():
 
 def test_the_last_stream_reads_out_as_the_logits(model, base):
     """What ``reading_direction`` rests on."""
-    assert torch.allclose(lens.unembed(model, base["resid_post", 1][:, -1]), base.logits, atol=1e-4)
+    assert torch.allclose(models.unembed(model, base["resid_post", 1][:, -1]), base.logits, atol=1e-4)

@@ -9,7 +9,7 @@ import torch
 from frame import FromContext, answer_for, assert_passes, right_cases, wrong_cases
 from torch.nn import functional as F
 
-from mi_utils import grading, lens, prompts
+from mi_utils import grading, models, prompts
 from mi_utils.grading.core import STOPPED
 
 TEXT = "36 + 59 = 95"
@@ -87,7 +87,7 @@ LENS_RIGHT = {
     "own": lens_with_own_norm,
     "no eps": lens_without_eps,
     "positions": lens_position_by_position,
-    "package": lens.unembed,
+    "package": models.unembed,
     "double": lambda m, x: through_lens(m, x).double(),
     "in place": lambda m, x: m.unembed(x.copy_(m.ln_final(x))),
     "gradients": torch.enable_grad()(through_lens),

@@ -88,7 +88,7 @@ def test_copying_is_the_share_of_tokens_whose_own_logit_is_raised_most(model):
     ids = torch.arange(5, 25)
     states = model.W_E[ids]
     found = heads.copying_scores(model, ids, states)
-    for layer, head in heads.all_heads(model):
+    for layer, head in models.all_heads(model):
         best = heads.ov_circuit(model, layer, head, states, ids).argmax(dim=1)
         assert found[layer, head].item() == pytest.approx((best == torch.arange(20)).float().mean().item())
 
@@ -144,7 +144,7 @@ def test_a_model_that_copies_has_eigenvalues_and_scores_of_one():
 @torch.no_grad()
 def keys_without(model, tokens, sources, targets):
     seen = {}
-    look = ("blocks.1.attn.hook_k", heads.look_only(lambda k: seen.update(k=k)))
+    look = ("blocks.1.attn.hook_k", models.look_only(lambda k: seen.update(k=k)))
     logits = model.run_with_hooks(tokens, fwd_hooks=[*heads.without_in_keys(model, sources, targets), look])
     return seen["k"], logits
 
@@ -173,7 +173,7 @@ def test_what_was_written_is_taken_out_of_the_keys_and_the_scale_is_held(model, 
 def test_as_a_control_another_input_is_edited_and_not_the_keys(model, tokens, kind):
     cache, seen = model.run_with_cache(tokens)[1], {}
     names = [f"blocks.1.attn.hook_{one}" for one in "qkv"]
-    looks = [(name, heads.look_only(lambda x, name=name: seen.update({name[-1]: x}))) for name in names]
+    looks = [(name, models.look_only(lambda x, name=name: seen.update({name[-1]: x}))) for name in names]
     edits = heads.without_in_keys(model, [(0, 1)], [(1, 2)], kind=kind)
     model.run_with_hooks(tokens, fwd_hooks=[*edits, *looks])
     attention, head = model.blocks[1].attn, 2 if kind == "Q" else group(model, 2)
@@ -213,7 +213,7 @@ def test_only_the_keys_change(model, tokens):
     cache, seen = model.run_with_cache(tokens)[1], {}
     edits = heads.without_in_keys(model, [(0, 1)], [(1, head) for head in range(4)])
     looks = [
-        (f"blocks.1.{name}", heads.look_only(lambda value, name=name: seen.update({name: value})))
+        (f"blocks.1.{name}", models.look_only(lambda value, name=name: seen.update({name: value})))
         for name in ("attn.hook_q", "attn.hook_v", "hook_resid_pre", "attn.hook_pattern")
     ]
     model.run_with_hooks(tokens, fwd_hooks=[*edits, *looks])

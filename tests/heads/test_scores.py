@@ -1,12 +1,14 @@
 """Scores of attention heads: by hand on patterns that are known, and against TransformerLens' head
 detector."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from sentences import assert_one_sentence
 from transformer_lens import head_detector
 
-from mi_utils import heads, prompts
+from mi_utils import heads, models, prompts
 
 PERIOD = 6
 
@@ -167,7 +169,7 @@ def test_scores_of_a_model_are_those_of_the_head_detector(model):
             "duplicate": head_detector.get_duplicate_token_head_detection_pattern(row[None]),
         }
         for name, detection in wanted.items():
-            for layer, head in heads.all_heads(model):
+            for layer, head in models.all_heads(model):
                 theirs = head_detector.compute_head_attention_similarity_score(
                     cache["pattern", layer][0, head],
                     detection,
@@ -197,8 +199,10 @@ def test_previous_token_scores_are_those_of_the_head_detector_from_position_thre
 def test_scores_do_not_depend_on_what_stands_beside(model, monkeypatch):
     tokens = draw(model)
     together = heads.score_heads(model, tokens, PERIOD)
-    monkeypatch.setattr(heads.scores, "rows_at_once", lambda model: 2)
+    few = Mock(return_value=2)
+    monkeypatch.setattr(models.run, "rows_at_once", few)
     apart = heads.score_heads(model, tokens, PERIOD)
+    assert few.called
     for name in together.values:
         assert torch.allclose(together.values[name], apart.values[name], atol=1e-5)
         assert torch.allclose(together.mean(name), together.values[name].mean(dim=0))
@@ -287,7 +291,7 @@ def test_zero_ablation_of_all_heads_leaves_no_attention(model):
     tokens = draw(model)
     seen = {}
     edits = heads.ablate(model, [(1, head) for head in range(4)])
-    look = ("blocks.1.hook_attn_out", heads.look_only(lambda out: seen.update(out=out)))
+    look = ("blocks.1.hook_attn_out", models.look_only(lambda out: seen.update(out=out)))
     model.run_with_hooks(tokens, fwd_hooks=[*edits, look])
     bias = model.blocks[1].attn.b_O if model.blocks[1].attn.b_O is not None else 0
     assert torch.allclose(seen["out"][:, 1:], torch.zeros_like(seen["out"][:, 1:]) + bias, atol=1e-5)
@@ -304,7 +308,7 @@ def test_mean_ablation_puts_in_the_mean_and_leaves_other_heads(model):
     for layer in (0, 1):
         assert torch.allclose(means[layer], cache["z", layer][:, 1:].mean(dim=(0, 1)), atol=1e-5)
     seen = {}
-    look = ("blocks.1.attn.hook_z", heads.look_only(lambda z: seen.update(z=z)))
+    look = ("blocks.1.attn.hook_z", models.look_only(lambda z: seen.update(z=z)))
     model.run_with_hooks(tokens, fwd_hooks=[*heads.ablate(model, [(1, 2)], means), look])
     assert torch.allclose(seen["z"][:, 1:, 2], means[1, 2].expand_as(seen["z"][:, 1:, 2]))
     assert torch.allclose(seen["z"][:, :, [0, 1, 3]], cache["z", 1][:, :, [0, 1, 3]], atol=1e-5)
@@ -323,8 +327,10 @@ def test_loss_by_position_is_the_model_s_loss(model, monkeypatch):
     loss = heads.loss_by_position(model, tokens)
     wanted = model(tokens, return_type="loss", loss_per_token=True)
     assert loss.shape == (3, 2 * PERIOD) and torch.allclose(loss, wanted, atol=1e-4)
-    monkeypatch.setattr(heads.scores, "rows_at_once", lambda model: 1)
+    one = Mock(return_value=1)
+    monkeypatch.setattr(models.run, "rows_at_once", one)
     assert torch.allclose(loss, heads.loss_by_position(model, tokens), atol=1e-4)
+    assert one.called
 
 
 def test_the_in_context_score_is_below_zero_where_context_helps():

@@ -12,7 +12,7 @@ from sentences import assert_one_sentence
 from torch.nn import functional
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import data_files, harvest, lens, prompts
+from mi_utils import data_files, harvest, lens, models, prompts
 from mi_utils.models.load import load_model
 
 TEXT = "The capital of France is Paris, and 36 + 59 = 95."
@@ -110,7 +110,7 @@ def test_translate(model: TransformerBridge):
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 1, 3)])
 def test_unembed_any_shape(shape: tuple[int, ...], model: TransformerBridge):
     stream = torch.randn(*shape, model.cfg.d_model)
-    found = lens.unembed(model, stream).log_softmax(dim=-1)
+    found = models.unembed(model, stream).log_softmax(dim=-1)
     assert found.shape == (*shape, model.cfg.d_vocab)
     torch.testing.assert_close(found.double(), written_out(model, stream), atol=2e-4, rtol=1e-4)
 

@@ -9,7 +9,7 @@ from sentences import assert_one_sentence
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import harvest, lens
+from mi_utils import harvest, lens, models
 from mi_utils.lens.training import Descent, Moments, fit_ridge, train
 
 QUICK = Descent(steps=60, batch=64, kept=64, drawn=64, held_back=128, warm_up=5, rate=3e-3)
@@ -324,7 +324,7 @@ def test_whole_vocabulary_is_the_exact_loss(model: TransformerBridge):
 def test_likeliest_tokens(model: TransformerBridge):
     final = streams_of(model, rows=2)[-1]
     order = lens.training._likeliest_tokens(model, final)
-    mean = sum(lens.unembed(model, row).softmax(dim=-1) for row in final) / len(final)
+    mean = sum(models.unembed(model, row).softmax(dim=-1) for row in final) / len(final)
     assert sorted(order.tolist()) == list(range(316))
     assert (mean[order].diff() <= 1e-6).all()
 

@@ -221,3 +221,88 @@ def test_zero_head_leaves_its_argument_alone(llama_model: TransformerBridge):
     assert torch.equal(cache[name], before)
     assert not after[:, :, 3].any()
     assert torch.equal(after[:, :, :3], before[:, :, :3])
+
+
+# ----------------------------------------------------------------------------------------------------------
+# heads
+
+
+def test_all_heads_stand_layer_by_layer(llama_model: TransformerBridge):
+    wanted = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)]
+    assert models.all_heads(llama_model) == wanted
+    assert models.check_heads(llama_model, wanted) == frozenset(wanted)
+
+
+@pytest.mark.parametrize(
+    ("heads", "words"),
+    [
+        ([(0, 3), (2, 0)], "layer is 2"),
+        ([(0, 4)], "head is 4"),
+        ([(-1, 0)], "layer is -1"),
+        ([3], "receivers holds 3"),
+        ([(0, 1, 2)], "receivers holds (0, 1, 2)"),
+    ],
+)
+def test_heads_that_the_model_does_not_have(
+    heads: list, words: str, unchecked: None, llama_model: TransformerBridge
+):
+    with pytest.raises(ValueError) as caught:
+        models.check_heads(llama_model, heads, "receivers")
+    assert_one_sentence(caught.value, words)
+
+
+@torch.no_grad()
+def test_each_query_head_has_the_keys_and_values_that_it_shares(model: TransformerBridge):
+    tokens = prompts.encode(model, TEXT)
+    _, cache = model.run_with_cache(tokens)
+    read = (
+        cache["blocks.1.ln1.hook_out"]
+        if "blocks.1.ln1.hook_out" in cache
+        else cache["blocks.1.ln1.hook_normalized"]
+    )
+    attn = model.blocks[1].attn
+    values = torch.einsum("bpm,hmd->bphd", read, models.value_weights(model, 1))
+    bias = getattr(attn, "b_V", None)
+    if bias is not None:
+        values = values + bias.reshape(-1, model.cfg.d_head)
+    weighted = torch.einsum("bhqk,bkhd->bqhd", cache["pattern", 1], values)
+    torch.testing.assert_close(weighted, cache["z", 1], atol=1e-3, rtol=1e-3)
+    keys = models.key_weights(model, 1)
+    shared = model.cfg.n_heads // attn.W_K.shape[0]
+    assert keys.shape == (model.cfg.n_heads, model.cfg.d_model, model.cfg.d_head)
+    assert all(torch.equal(keys[head], attn.W_K[head // shared]) for head in range(model.cfg.n_heads))
+
+
+# ----------------------------------------------------------------------------------------------------------
+# running parts, norms
+
+
+@torch.no_grad()
+def test_the_way_out_is_that_of_the_model(model: TransformerBridge):
+    logits, cache = model.run_with_cache(prompts.encode(model, TEXT))
+    final = cache["resid_post", model.cfg.n_layers - 1]
+    torch.testing.assert_close(models.unembed(model, final), logits, atol=1e-3, rtol=1e-4)
+    assert models.unembed(model, final[0, -1]).shape == (model.cfg.d_vocab,)
+
+
+@torch.no_grad()
+def test_norms_centre_and_divide_as_the_model_does(model: TransformerBridge):
+    _, cache = model.run_with_cache(prompts.encode(model, TEXT))
+    final = cache["resid_post", model.cfg.n_layers - 1]
+    scale = models.norm_scale(model, final)
+    torch.testing.assert_close(scale, cache["ln_final.hook_scale"], atol=1e-4, rtol=1e-4)
+    by_hand = models.centred(model, final) / scale
+    torch.testing.assert_close(by_hand, model.ln_final(final), atol=1e-3, rtol=1e-4)
+    middle = cache["resid_mid", 0]
+    read = models.norm_before_mlp(model.blocks[0])(middle)
+    torch.testing.assert_close(
+        read, models.centred(model, middle) / models.norm_scale(model, middle), atol=1e-3, rtol=1e-4
+    )
+
+
+def test_sequences_longer_than_the_context(llama_model: TransformerBridge):
+    longest = llama_model.cfg.n_ctx
+    models.check_length(llama_model, torch.zeros(1, longest, dtype=torch.long))
+    with pytest.raises(ValueError) as caught:
+        models.check_length(llama_model, torch.zeros(1, longest + 1, dtype=torch.long))
+    assert_one_sentence(caught.value, f"tokens has {longest + 1} positions", f"at most {longest}")

@@ -8,7 +8,7 @@ import pytest
 import torch
 import worked
 
-from mi_utils import corpus, data_files, harvest, lens
+from mi_utils import corpus, data_files, harvest, lens, models
 from mi_workshop import sources
 from mi_workshop.makers import lens_seeds, tuned_lens
 
@@ -29,7 +29,7 @@ def streams(model):
 
 def test_the_lens_by_hand_is_the_package_s(model, streams):
     by_hand = solution("lens_by_hand")["through_lens"](model, streams[:1])
-    assert torch.allclose(by_hand[0], lens.unembed(model, streams[0]), atol=1e-5)
+    assert torch.allclose(by_hand[0], models.unembed(model, streams[0]), atol=1e-5)
 
 
 def test_rank_and_kl_by_hand_are_the_package_s(model):
@@ -41,7 +41,7 @@ def test_rank_and_kl_by_hand_are_the_package_s(model):
 
 def test_the_bias_by_hand_is_the_package_s(model, streams):
     found = lens.evaluate(model, lens.logit_lens(model), streams)
-    final, seen = (lens.unembed(model, streams[i]).log_softmax(-1) for i in (-1, 1))
+    final, seen = (models.unembed(model, streams[i]).log_softmax(-1) for i in (-1, 1))
     by_hand = solution("marginal_bias")["marginal_bias"](final, seen)
     assert by_hand.item() == pytest.approx(found.marginal_kl[1].item(), rel=1e-3)
 

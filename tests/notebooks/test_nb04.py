@@ -104,5 +104,5 @@ def test_direct_effects_by_hand_add_up_to_the_logit(model, pair):
         clean.logits[torch.arange(3), torch.tensor([3, 4, 5])] - model.unembed.b_U[torch.tensor([3, 4, 5])]
     )
     assert torch.allclose(shares, logits, atol=1e-3 * float(logits.abs().max()) + 1e-3)
-    scale = models.scale(model, clean["resid_post", last][:, -1])
+    scale = models.norm_scale(model, clean["resid_post", last][:, -1])
     assert torch.allclose((final * direction).sum(-1) / scale[:, 0], logits, atol=1e-4)

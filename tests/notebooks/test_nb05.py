@@ -8,7 +8,7 @@ import pytest
 import torch
 import worked
 
-from mi_utils import data_files, heads, prompts
+from mi_utils import data_files, heads, models, prompts
 from mi_workshop import sources
 from mi_workshop.makers import induction_seeds
 
@@ -59,7 +59,7 @@ def test_copying_by_hand_is_the_package_s():
     ids = torch.arange(64)
     found = heads.copying_scores(model, ids, model.W_E)
     by_hand = solution("copying")["copying_score"]
-    for layer, head in heads.all_heads(model):
+    for layer, head in models.all_heads(model):
         ov = model.W_E @ model.W_V[layer, head] @ model.W_O[layer, head] @ model.W_U
         assert by_hand(ov).item() == pytest.approx(found[layer, head].item())
 
@@ -93,7 +93,7 @@ def test_the_cut_by_hand_is_the_package_s(llama_model):
         words, PERIOD, batch=2, start=0, generator=torch.Generator().manual_seed(0)
     )
     cache, seen = model.run_with_cache(tokens)[1], {}
-    look = ("blocks.1.attn.hook_k", heads.look_only(lambda k: seen.update(k=k)))
+    look = ("blocks.1.attn.hook_k", models.look_only(lambda k: seen.update(k=k)))
     model.run_with_hooks(tokens, fwd_hooks=[*heads.without_in_keys(model, [source], targets), look])
     out = cache["z", 0][:, :, 2] @ model.blocks[0].attn.W_O[2]
     by_hand = solution("composed_input")["without_source"](
