@@ -6,7 +6,6 @@ longer than the rest would decide every sum of squares.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -53,12 +52,9 @@ def activations(
     rows, per_row = len(tokens), tokens.shape[1] - first
     stored: Tensor | None = None  # as wide as the first hook point turns out to be
     for start in range(0, rows, batch_size):
-        batch, kept = tokens[start : start + batch_size], {}
-        with _recording(model, names, kept):
-            _run_as_far_as_needed(model, batch)
+        batch = tokens[start : start + batch_size]
+        kept = _recorded(model, batch, names)
         for i, name in enumerate(names):
-            if name not in kept:
-                raise ValueError(f"names holds {name!r}, which never fires in {model.cfg.model_name}")
             if kept[name].shape[:2] != batch.shape:
                 raise ValueError(
                     f"names holds {name!r}, which has shape {tuple(kept[name].shape)}: no vector a token"
@@ -207,32 +203,14 @@ def drop_massive(
     return streams[:, :count]
 
 
-class _Enough(Exception):
-    """Everything that was asked for is recorded: the rest of the forward pass is not needed."""
-
-
-def _recording(
-    model: TransformerBridge, names: Sequence[str], kept: dict[str, Tensor]
-) -> AbstractContextManager:
-    def record(name):
-        def hook(value, hook):
-            kept[name] = value
-            if len(kept) == len(set(names)):
-                raise _Enough
-
-        return hook
-
-    return model.hooks(fwd_hooks=[(name, record(name)) for name in names])
-
-
-def _run_as_far_as_needed(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> None:
-    """The blocks alone, where the wrapped model lets us: unembedding is a fifth of the work and not
-    needed."""
-    body = getattr(model.original_model, "base_model", None)
-    try:
-        if body is None or body is model.original_model:
-            model(tokens, return_type=None)
-        else:
-            body(tokens, use_cache=False)
-    except _Enough:
-        pass
+def _recorded(
+    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], names: Sequence[str]
+) -> dict[str, Tensor]:
+    """What passes the hook points in one run, which ends when all of them were passed."""
+    kept: dict[str, Tensor] = {}
+    known = [name for name in dict.fromkeys(names) if name in model.hook_dict]
+    models.run_for_hooks(model, tokens, [models.keeper(name, name, kept) for name in known])
+    for name in names:
+        if name not in kept:
+            raise ValueError(f"names holds {name!r}, which never fires in {model.cfg.model_name}")
+    return kept

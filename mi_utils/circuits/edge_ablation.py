@@ -20,7 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from mi_utils import models
 from mi_utils.circuits.edge_attribution import WRITTEN, check_pairs, node_outputs, watch
 from mi_utils.circuits.edges import graph
-from mi_utils.models.run import Hook, attached, hook_name
+from mi_utils.models.run import Hook
 
 
 @dataclass(frozen=True)
@@ -141,18 +141,10 @@ class _Replay:
         self.model, self.graph = model, graph(model)
         here = watch(model, clean, ("resid_pre",))
         self.clean_logits = here["logits", model.cfg.n_layers]
-        calls: list[tuple[tuple, dict]] = []
-        watchers = [
-            block.attn.register_forward_pre_hook(
-                lambda _, args, named: calls.append((args, named)), with_kwargs=True
-            )
-            for block in model.blocks
-        ]
-        try:
+        calls: list[tuple[tuple, dict[str, Any]]] = []
+        attentions = [block.attn for block in model.blocks]
+        with models.before_each(attentions, lambda _, args, named: calls.append((args, named))):
             self.streams = watch(model, corrupted, ("resid_mid", *WRITTEN))
-        finally:
-            for watcher in watchers:
-                watcher.remove()
         self.calls = [_empty(*call) for call in calls]
         self.weights = {"q": model.W_Q, "k": model.W_K, "v": model.W_V, "o": model.W_O}
         self.corrupted = node_outputs(model, self.streams)
@@ -179,7 +171,7 @@ class _Replay:
         """Logits at the last position; layers below ``start`` are taken as the last run left them."""
         graph, row, column = self.graph, self.graph.first_sender(start), self.graph.first_receiver(start)
         heads, inputs = graph.n_heads, graph.n_heads + 2 * graph.n_key_value_heads
-        with attached(self.model, self._hooks(start)):
+        with models.attached(self.model, self._hooks(start)):
             for layer in range(start, graph.n_layers):
                 block, below = self.model.blocks[layer], self.moved[layer]
                 read = self._read(kept, slice(column, column + inputs), "resid_pre", layer, below)
@@ -234,21 +226,15 @@ class _Replay:
 
         sites = {"q": put("q"), "k": put("k"), "v": put("v"), "z": take}
         return [
-            (hook_name(self.model, site, layer), does)
+            (models.hook_name(self.model, site, layer), does)
             for layer in range(start, self.graph.n_layers)
             for site, does in sites.items()
         ]
 
 
 def _empty(args: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """A recorded call of an attention module, with zeros to read and without its memory of keys and
-    values."""
+    """A recorded call of an attention module, with zeros to read."""
     args = tuple(torch.zeros_like(one) if place == 0 else one for place, one in enumerate(args))
-    named = {
-        name: None if name.startswith(("past", "layer_past")) else value for name, value in named.items()
-    }
-    if "use_cache" in named:
-        named["use_cache"] = False
     if "hidden_states" in named:
-        named["hidden_states"] = torch.zeros_like(named["hidden_states"])
+        named = named | {"hidden_states": torch.zeros_like(named["hidden_states"])}
     return args, named

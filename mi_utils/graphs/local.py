@@ -258,10 +258,8 @@ def _live_attention(local: LocalModel, stream: Tensor, layer: int) -> Tensor:
     model, kept = local.model, {}
     read = models.centred(model, stream) / local.attn_scale[layer]
     instead = (f"blocks.{layer}.attn.hook_in", lambda value, hook: read[None])
-    with models.attached(
-        model, [instead, models.keeper(models.hook_name(model, "pattern", layer), "pattern", kept)]
-    ):
-        models.run_body(model, local.tokens[None])
+    pattern = models.keeper(models.hook_name(model, "pattern", layer), "pattern", kept)
+    models.run_for_hooks(model, local.tokens[None], [instead, pattern])
     return attend(local, read, kept["pattern"][0], layer) + local.attn_bias[layer]
 
 

@@ -43,10 +43,11 @@ def composition_scores(
     _check_kind(kind)
     if not later:
         raise ValueError("later is empty; it should hold at least one (layer, head)")
+    models.check_heads(model, later, "later")
     scores = torch.full((len(later), model.cfg.n_layers, model.cfg.n_heads), torch.nan)
     written = [_writes(model, layer) for layer in range(max(layer for layer, _ in later))]
     for i, (layer, head) in enumerate(later):
-        reads, keep, norm = _reads(model, kind, *_checked(model, layer, head))
+        reads, keep, norm = _reads(model, kind, layer, head)
         for earlier in range(layer):
             triangle, W_O, size = written[earlier]  # head d_head d_head, head d_head d_model, head
             product = triangle @ W_O @ reads @ keep.mT
@@ -57,10 +58,6 @@ def composition_scores(
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; it should be one of {', '.join(KINDS)}")
-
-
-def _checked(model: TransformerBridge, layer: int, head: int) -> tuple[int, int]:
-    return models.check_layer(model, layer), models.check_head(model, head)
 
 
 def _writes(model: TransformerBridge, layer: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,7 +95,7 @@ def ov_circuit(
 
     Up to the scale of the two norms, which is positive and the same along a row. Biases are left out.
     """
-    layer, head = _checked(model, layer, head)
+    models.check_heads(model, [(layer, head)])
     return _moved(model, layer, head, models.centred(model, states)) @ model.W_U[:, ids]
 
 
@@ -124,11 +121,10 @@ def qk_circuit(
     With ``through``, the column is what an earlier head *attended to from the key*: for a previous-token
     head, the token before the key. Up to the scales of the norms; biases and rotary positions are left out.
     """
-    layer, head = _checked(model, *target)
+    models.check_heads(model, [target] if through is None else [target, through])
+    layer, head = target
     read = models.centred(model, states)
-    keys = read
-    if through is not None:
-        keys = _moved(model, *_checked(model, *through), read)
+    keys = read if through is None else _moved(model, *through, read)
     return read @ model.blocks[layer].attn.W_Q[head] @ (keys @ models.key_weights(model, layer)[head]).T
 
 
@@ -179,7 +175,7 @@ def token_states(
     found: list[Tensor] = []
     keep = models.look_only(lambda stream: found.append(stream[:, 1]))
     for part in rows.split(models.rows_at_once(model)):
-        model.run_with_hooks(part, fwd_hooks=[(name, keep)], stop_at_layer=layer)
+        models.run_for_hooks(model, part, [(name, keep)])
     return torch.cat(found)
 
 
@@ -190,7 +186,7 @@ def copying_eigenvalues(model: TransformerBridge, layer: int, head: int) -> Floa
 
     At most ``d_head`` eigenvalues differ from 0; they are those of a ``d_head`` by ``d_head`` product.
     """
-    layer, head = _checked(model, layer, head)
+    models.check_heads(model, [(layer, head)])
     W_O, W_V = model.blocks[layer].attn.W_O[head], models.value_weights(model, layer)[head]
     small = models.centred(model, W_O) @ (model.W_U @ models.centred(model, model.W_E)) @ W_V
     eigenvalues = torch.linalg.eigvals(small.double())
@@ -215,8 +211,7 @@ def without_in_keys(
     for name, heads in (("sources", sources), ("targets", targets)):
         if not heads:
             raise ValueError(f"{name} is empty; it should hold at least one (layer, head)")
-        for layer, head in heads:
-            _checked(model, layer, head)
+        models.check_heads(model, heads, name)
     last, first = max(layer for layer, _ in sources), min(layer for layer, _ in targets)
     if last >= first:
         raise ValueError(

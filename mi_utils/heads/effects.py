@@ -8,7 +8,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models
-from mi_utils.models.run import Head
+from mi_utils.models.run import Head, Hook
 
 
 @torch.no_grad()
@@ -23,13 +23,13 @@ def mean_z(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Float[
     found: list[Tensor] = []
     names = [models.hook_name(model, "z", layer) for layer in range(model.cfg.n_layers)]
     keep = models.look_only(lambda z: found.append(z[:, 1:].mean(dim=(0, 1))))
-    model.run_with_hooks(tokens, fwd_hooks=[(name, keep) for name in names])
+    models.run_for_hooks(model, tokens, [(name, keep) for name in names])
     return torch.stack(found)
 
 
 def ablate(
     model: TransformerBridge, chosen: Sequence[Head], means: Float[Tensor, "layer head d_head"] | None = None
-) -> list[models.run.Hook]:
+) -> list[Hook]:
     """Hooks that put each head's output at its mean, or at zero where no means are given, at all positions
     but the first (there it is the same for every text).
 
@@ -40,9 +40,7 @@ def ablate(
         raise ValueError("chosen is empty; it should hold at least one (layer, head)")
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"chosen is {list(chosen)}; it should not name a head twice")
-    for layer, head in chosen:
-        models.check_layer(model, layer)
-        models.check_head(model, head)
+    models.check_heads(model, chosen, "chosen")
     return [
         (models.hook_name(model, "z", layer), _replace([h for at, h in chosen if at == layer], layer, means))
         for layer in sorted({layer for layer, _ in chosen})
@@ -60,15 +58,16 @@ def _replace(which: list[int], layer: int, means: Tensor | None) -> Callable:
 
 @torch.no_grad()
 def loss_by_position(
-    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], fwd_hooks: Sequence[models.run.Hook] = ()
+    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], fwd_hooks: Sequence[Hook] = ()
 ) -> Float[Tensor, "batch pos-1"]:
     """Cross-entropy in nats of each token after the first: entry ``i`` is for the token at position ``i +
     1``."""
     models.check_length(model, tokens)
     losses = []
-    for rows in tokens.split(models.rows_at_once(model)):
-        log_probs = model.run_with_hooks(rows, fwd_hooks=list(fwd_hooks))[:, :-1].log_softmax(dim=-1)
-        losses.append(-log_probs.gather(-1, rows[:, 1:, None])[..., 0])
+    with models.attached(model, fwd_hooks):
+        for rows in tokens.split(models.rows_at_once(model)):
+            log_probs = model(rows)[:, :-1].log_softmax(dim=-1)
+            losses.append(-log_probs.gather(-1, rows[:, 1:, None])[..., 0])
     return torch.cat(losses)
 
 

@@ -173,7 +173,7 @@ def score_heads(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], peri
     reading = [(models.hook_name(model, "pattern", layer), look) for layer in range(layers)]
     batches = tokens.split(models.rows_at_once(model))
     for rows in batches:
-        model.run_with_hooks(rows, fwd_hooks=reading)
+        models.run_for_hooks(model, rows, reading)
     by_batch = [found[i * layers : (i + 1) * layers] for i in range(len(batches))]
     return HeadScores(
         {

@@ -87,14 +87,16 @@ def removal_effects(
         Mean KL(before || after) in nats over all positions but the first, of the lens and of the model.
     """
     name, layer = models.hook_name(model, "resid_pre", directions.layer), directions.layer
-    kept: list[Tensor] = []
-    before = model.run_with_hooks(tokens, fwd_hooks=[(name, lambda value, hook: kept.append(value.clone()))])
-    before, stream = before[:, 1:].log_softmax(-1), kept[0]
+    kept: dict[str, Tensor] = {}
+    with models.attached(model, [models.keeper(name, "stream", kept)]):
+        before = model(tokens)[:, 1:].log_softmax(-1)
+    stream = kept["stream"]
     seen = log_probs(model, lens, stream[:, 1:], layer)
     of_lens, of_model = [], []
     for number in numbers:
         edited = torch.cat([stream[:, :1], directions.remove(stream[:, 1:], number)], dim=1)
-        after = model.run_with_hooks(tokens, fwd_hooks=[(name, lambda value, hook, edited=edited: edited)])
+        with models.attached(model, [(name, lambda value, hook, edited=edited: edited)]):
+            after = model(tokens)
         of_model.append(kl(before, after[:, 1:].log_softmax(-1)).mean())
         of_lens.append(kl(seen, log_probs(model, lens, edited[:, 1:], layer)).mean())
     return torch.stack(of_lens), torch.stack(of_model)

@@ -6,8 +6,8 @@ something else in others (``-1`` is the last head); here it is an error.
 
 import difflib
 import operator
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, SupportsIndex
 
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from transformer_lens.utilities import get_act_name
 
 Head = tuple[int, int]  # layer, head
 Hook = tuple[str, Callable]  # name of a hook point, what is called there
+Act = Callable[[nn.Module, tuple, dict[str, Any]], tuple[tuple, dict[str, Any]] | None]
 
 # TransformerLens' short names of the sites used in this series.
 SITES = (
@@ -167,7 +168,7 @@ def keeper(name: str, key: Any, kept: dict[Any, Tensor]) -> Hook:
 def look_only(act: Callable[[Tensor], Any]) -> Callable:
     """A hook that looks and changes nothing."""
 
-    def look(value: Tensor, hook) -> None:
+    def look(value: Tensor, hook: Any) -> None:
         act(value)
 
     return look
@@ -175,10 +176,10 @@ def look_only(act: Callable[[Tensor], Any]) -> Callable:
 
 @contextmanager
 def attached(model: TransformerBridge, hooks: Iterable[Hook]) -> Iterator[None]:
-    """While this lasts, the forward hooks are in place: ``model.hooks`` for when there are hundreds of them.
+    """While this lasts, the forward hooks are in place.
 
-    ``model.hooks`` looks up every name anew (10 ms each in the default model) and ignores a name it doesn't
-    know.
+    TransformerLens' ``model.hooks`` and ``run_with_hooks`` look up every name anew (10 ms each in the default
+    model), and version 3 ignores a name it doesn't know.
 
     Raises:
         ValueError: a hook point that the model doesn't have.
@@ -199,20 +200,66 @@ def attached(model: TransformerBridge, hooks: Iterable[Hook]) -> Iterator[None]:
         model.context_level = level - 1
 
 
+@contextmanager
+def before_each(modules: Iterable[nn.Module], act: Act) -> Iterator[None]:
+    """While this lasts, ``act(module, args, kwargs)`` comes before every call of each of the modules.
+
+    It may return other ``(args, kwargs)``, which are used instead. Hook points show what is computed in a block;
+    this shows what the block is called with: masks, positions, memory of keys and values.
+    """
+    handles = [module.register_forward_pre_hook(act, with_kwargs=True) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 # -- running parts of a model --------------------------------------------------------------------------
 
 
-def run_body(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Any:
-    """The model without its unembedding, for the sake of hooks.
+def body(model: TransformerBridge) -> nn.Module | None:
+    """Hugging Face's model without its unembedding; ``None`` for a model of TransformerLens' own."""
+    whole = model.original_model
+    inner = getattr(whole, "base_model", whole)
+    return None if inner is whole else inner
 
-    Returns:
-        The cache of keys and values; ``None`` where the model keeps none.
+
+def run_body(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> None:
+    """Run the model for the sake of hooks: without its unembedding, a fifth of the work, where that can be."""
+    inner = body(model)
+    if inner is None:
+        model(tokens, return_type=None)
+    else:
+        inner(tokens, use_cache=False)
+
+
+class _Enough(Exception):
+    """Every hook was called: the rest of the forward pass is not needed."""
+
+
+def run_for_hooks(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], hooks: Sequence[Hook]) -> None:
+    """Run the model for the sake of these hooks, and no further than until each of them was called.
+
+    The unembedding is not run (``run_body``): a hook in it is not called.
+
+    Raises:
+        ValueError: a hook point that the model doesn't have.
     """
-    inner = model.original_model
-    if hasattr(inner, "base_model"):
-        return inner.base_model(tokens, use_cache=True).past_key_values
-    model(tokens)  # a model of TransformerLens' own
-    return None
+    waiting = set(range(len(hooks)))
+
+    def counted(number: int, name: str, act: Callable) -> Hook:
+        def act_and_count(value: Tensor, hook: Any) -> Tensor | None:
+            result = act(value, hook=hook)
+            waiting.discard(number)
+            if not waiting:
+                raise _Enough
+            return result
+
+        return name, act_and_count
+
+    with attached(model, [counted(number, *hook) for number, hook in enumerate(hooks)]), suppress(_Enough):
+        run_body(model, tokens)
 
 
 def unembed(

@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
+from transformers import DynamicCache
 
 from mi_utils import models
 from mi_utils.models.run import Hook
@@ -56,9 +57,8 @@ class Run:
     logits: Float[Tensor, "batch vocab"]  # at the last position, float32 whatever the model's dtype
     activations: dict[tuple[str, int], Tensor] = field(repr=False)
     inputs: tuple[Tensor, ...] = field(repr=False)  # of each block: resid_pre before any hook
-    keys_values: tuple[tuple[Tensor, Tensor], ...] = field(
-        repr=False
-    )  # [batch head pos d_head]; none: no cache
+    # [batch head pos d_head] of each layer; empty where the model's attention doesn't keep them
+    keys_values: tuple[tuple[Tensor, Tensor], ...] = field(repr=False)
     arguments: tuple[dict[str, Any], ...] = field(repr=False)  # what each block got besides its input
 
     def __getitem__(self, key: tuple[str, int]) -> Tensor:
@@ -103,21 +103,29 @@ def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], sites: It
             f"tokens has shape {tuple(tokens.shape)}; it should hold at least one prompt and position"
         )
     kept: dict[tuple[str, int], Tensor] = {}
-    inputs: list[Tensor] = []
-    arguments: list[dict[str, Any]] = []
     last = model.cfg.n_layers - 1
     names = dict.fromkeys(("resid_pre", *sites))
     places = dict.fromkeys(
         [*((site, layer) for site in names for layer in range(last + 1)), ("resid_post", last)]
     )
     hooks = [models.keeper(_hook_name(model, *place), place, kept) for place in places]
-    with models.attached(model, hooks), _watched(model, inputs, arguments):
-        cache = models.run_body(model, tokens)
-    keys_values = tuple((layer.keys, layer.values) for layer in cache.layers) if cache is not None else ()
+    calls: list[dict[str, Any]] = []
+    memory = DynamicCache()
+    with (
+        models.attached(model, hooks),
+        models.before_each(
+            model.blocks, lambda block, args, named: calls.append(_by_name(block, args, named))
+        ),
+        _remembering(model, memory),
+    ):
+        models.run_body(model, tokens)
+    inputs = tuple(call.pop("input").detach() for call in calls)
     logits = models.unembed(model, kept["resid_post", last][:, -1]).float()
     if "resid_post" not in names:
         del kept["resid_post", last]
-    return Run(model.cfg.model_name, tokens, logits, kept, tuple(inputs), keys_values, tuple(arguments))
+    return Run(
+        model.cfg.model_name, tokens, logits, kept, inputs, _keys_values(memory, last + 1), tuple(calls)
+    )
 
 
 def _hook_name(model: TransformerBridge, site: str, layer: int) -> str:
@@ -129,31 +137,41 @@ def _hook_name(model: TransformerBridge, site: str, layer: int) -> str:
     return name
 
 
+def _by_name(block: nn.Module, args: tuple, named: dict[str, Any]) -> dict[str, Any]:
+    """What a block is called with: its input as ``input``, all else under the names in its signature."""
+    names = list(inspect.signature(block.original_component.forward).parameters)
+    named = {**dict(zip(names, args, strict=False)), **named}
+    return {"input": named.pop(names[0]), **named}
+
+
 @contextmanager
-def _watched(
-    model: TransformerBridge, inputs: list[Tensor], arguments: list[dict[str, Any]]
-) -> Iterator[None]:
-    """While this lasts, what each block is called with is written down."""
+def _remembering(model: TransformerBridge, memory: Any) -> Iterator[None]:
+    """While this lasts, attention keeps its keys and values in ``memory``, and reads from there what is kept.
 
-    def watch(block: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        names = list(inspect.signature(block.original_component.forward).parameters)
-        named = {**dict(zip(names, args, strict=False)), **kwargs}
-        inputs.append(named.pop(names[0]).detach())
-        arguments.append(named)
+    Hugging Face's models make such a cache themselves, and hand it down under names that change with the version
+    (``past_key_values`` became ``cache``); TransformerLens' attention looks for ``past_key_values`` alone. So it is
+    handed to each attention directly. Models of TransformerLens' own have none.
+    """
 
-    handles = [block.register_forward_pre_hook(watch, with_kwargs=True) for block in model.blocks]
-    try:
+    def give(attention: nn.Module, args: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        return args, named | {"past_key_values": memory}
+
+    remember = [] if models.body(model) is None else [block.attn for block in model.blocks]
+    with models.before_each(remember, give):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def _keys_values(memory: DynamicCache, n_layers: int) -> tuple[tuple[Tensor, Tensor], ...]:
+    """What attention kept, layer by layer; nothing at all unless it was kept in every layer."""
+    found = tuple((layer.keys, layer.values) for layer in memory.layers if layer.keys is not None)
+    return found if len(found) == n_layers else ()
 
 
 # -- the patched run -----------------------------------------------------------------------------------
 
 
 class _KeysValues:
-    """Stands in for the model's cache: puts the recorded keys and values in front of the new ones."""
+    """A memory that puts the recorded keys and values in front of the new ones."""
 
     def __init__(self, run: Run, start: int) -> None:
         self.run, self.start = run, start
@@ -161,14 +179,13 @@ class _KeysValues:
     def update(
         self, keys: Tensor, values: Tensor, layer: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
+        if not self.start:  # then nothing comes before
+            return keys, values
         old_keys, old_values = (self._repeated(old, len(keys)) for old in self.run.keys_values[layer])
         return torch.cat((old_keys, keys), 2), torch.cat((old_values, values), 2)
 
     def _repeated(self, old: Tensor, rows: int) -> Tensor:
         return old[:, :, : self.start].repeat(rows // len(old), 1, 1, 1)
-
-    def get_seq_length(self, layer: int = 0) -> int:
-        return self.start
 
 
 @dataclass
@@ -215,7 +232,8 @@ def run_patched(
     chunk: list[_Row] = []
     with models.attached(model, _hooks(model, base, moving, chunk)):
         for chunk[:] in _chunks(moving, base):
-            stream = _through_the_layers(model, base, chunk)
+            with _remembering(model, _KeysValues(base, chunk[0].start)):
+                stream = _through_the_layers(model, base, chunk)
             result[[row.index for row in chunk]] = _measured(model, stream, len(base.tokens), metric)
     return result
 
@@ -234,7 +252,7 @@ def _row(model: TransformerBridge, base: Run, index: int, patches: Sequence[Patc
         raise ValueError("interventions holds a single Patch; it should hold sets of patches: [[patch], ...]")
     for patch in patches:
         _hook_name(model, patch.site, models.check_layer(model, patch.layer))
-        if patch.site in ("pattern", "scores") and not hasattr(model.original_model, "base_model"):
+        if patch.site in ("pattern", "scores") and models.body(model) is None:
             raise ValueError(
                 f"site is {patch.site!r}, which a model of TransformerLens' own computes but does not use"
             )
@@ -285,8 +303,6 @@ def _through_the_layers(
 
 def _later(base: Run, name: str, value: Any, start: int) -> Any:
     """An argument of a block for the positions from ``start`` on, for any number of rows."""
-    if hasattr(value, "get_seq_length"):
-        return _KeysValues(base, start)
     if name == "attention_mask" and isinstance(value, Tensor):
         return value[:1, :, start:] if value.ndim == 4 else value[:1]
     if name in ("position_ids", "position_embeddings"):

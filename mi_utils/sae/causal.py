@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import harvest
+from mi_utils import harvest, models
 from mi_utils.sae.sae import SAE, check_fits
 
 Edit = Callable[[Tensor], Tensor]  # [..., d_in] -> [..., d_in]
@@ -113,7 +113,8 @@ def run_edited(
         edited[where] = edit(value[where]).to(value.dtype)
         return edited
 
-    return model.run_with_hooks(tokens, return_type="logits", fwd_hooks=[(hook, replace)])
+    with models.attached(model, [(hook, replace)]):
+        return model(tokens, return_type="logits")
 
 
 def set_latent(sae: SAE, latent: int, value: float | int = 0.0) -> Edit:
@@ -175,9 +176,8 @@ def ablate_each(
             edited[which, positions] -= (active[:, None] * sae.W_dec[latents]).to(value.dtype)
             return edited
 
-        logits = model.run_with_hooks(
-            tokens.expand(len(part), -1), return_type="logits", fwd_hooks=[(sae.hook, ablate)]
-        )
+        with models.attached(model, [(sae.hook, ablate)]):
+            logits = model(tokens.expand(len(part), -1), return_type="logits")
         rows.append(logits[:, -1].float().log_softmax(dim=-1))
     return torch.cat(rows)
 
