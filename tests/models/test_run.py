@@ -306,3 +306,110 @@ def test_sequences_longer_than_the_context(llama_model: TransformerBridge):
     with pytest.raises(ValueError) as caught:
         models.check_length(llama_model, torch.zeros(1, longest + 1, dtype=torch.long))
     assert_one_sentence(caught.value, f"tokens has {longest + 1} positions", f"at most {longest}")
+
+
+# ----------------------------------------------------------------------------------------------------------
+# hooks while something lasts, and runs that end early
+
+
+def n_hooks(model: TransformerBridge) -> int:
+    points = {id(point): point for point in model.hook_dict.values()}  # some have two names
+    return sum(len(point.fwd_hooks) for point in points.values())
+
+
+@torch.no_grad()
+def test_attached_hooks_edit_like_those_of_transformer_lens_and_go_away(model: TransformerBridge):
+    tokens = prompts.encode(model, TEXT)
+    before, hooks = model(tokens), [models.zero_head(model, 1, 0), models.zero_head(model, 0, 1)]
+    with models.attached(model, hooks):
+        edited = model(tokens)
+        with models.attached(model, [models.zero_head(model, 1, 1)]):  # one inside the other
+            both = model(tokens)
+        assert torch.equal(model(tokens), edited)
+    torch.testing.assert_close(edited, model.run_with_hooks(tokens, fwd_hooks=hooks), atol=1e-4, rtol=1e-4)
+    assert (edited - before).abs().max() > 1e-2 and (both - edited).abs().max() > 1e-2
+    assert n_hooks(model) == 0 and model.context_level == 0 and torch.equal(model(tokens), before)
+
+
+def test_a_hook_point_that_does_not_exist(llama_model: TransformerBridge):
+    hooks = [models.zero_head(llama_model, 0, 0), ("blocks.0.nonsense", print)]
+    tokens = prompts.encode(llama_model, TEXT)
+    for start in (
+        lambda: models.attached(llama_model, hooks).__enter__(),
+        lambda: models.run_for_hooks(llama_model, tokens, hooks),
+    ):
+        with pytest.raises(ValueError) as caught:
+            start()
+        assert_one_sentence(caught.value, "blocks.0.nonsense", "does not exist")
+        assert n_hooks(llama_model) == 0 and llama_model.context_level == 0
+
+
+@torch.no_grad()
+def test_a_run_for_hooks_ends_when_all_were_called(model: TransformerBridge):
+    tokens, seen = prompts.encode(model, TEXT), {}
+    wanted = [("resid_mid", 0), ("z", 0), ("resid_pre", 1)]  # not in the order of the model
+    names = [models.hook_name(model, *place) for place in wanted]
+    everywhere = [
+        models.hook_name(model, site, layer) for layer in (0, 1) for site in ("resid_pre", "z", "mlp_out")
+    ]
+    passed = []
+    watch = [(name, models.look_only(lambda value, name=name: passed.append(name))) for name in everywhere]
+    with models.attached(model, watch):
+        models.run_for_hooks(model, tokens, [models.keeper(name, name, seen) for name in names])
+    assert passed == everywhere[:4]  # the stream before block 1 was the last that was asked for
+    _, cache = model.run_with_cache(tokens)
+    for name in names:
+        torch.testing.assert_close(seen[name], cache[name], atol=1e-4, rtol=1e-4)
+    assert n_hooks(model) == 0
+
+
+@torch.no_grad()
+def test_what_hooks_of_such_a_run_change_reaches_later_ones(model: TransformerBridge):
+    tokens, name = prompts.encode(model, TEXT), models.hook_name(model, "resid_post", 1)
+    seen: dict[str, torch.Tensor] = {}
+    zero = models.zero_head(model, 1, 2)
+    models.run_for_hooks(model, tokens, [zero, models.keeper(name, "edited", seen)])
+    with models.attached(model, [zero]):
+        _, cache = model.run_with_cache(tokens)
+    torch.testing.assert_close(seen["edited"], cache[name], atol=1e-4, rtol=1e-4)
+    models.run_for_hooks(model, tokens, [models.keeper(name, "as it is", seen)])
+    assert (seen["edited"] - seen["as it is"]).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_an_error_in_a_hook_is_not_the_end_of_a_run(llama_model: TransformerBridge):
+    def fail(value: torch.Tensor, hook: object) -> None:
+        raise RuntimeError("mine")
+
+    tokens = prompts.encode(llama_model, TEXT)
+    with pytest.raises(RuntimeError, match="mine"):
+        models.run_for_hooks(llama_model, tokens, [(models.hook_name(llama_model, "z", 1), fail)])
+    assert n_hooks(llama_model) == 0
+
+
+@torch.no_grad()
+def test_the_body_runs_all_blocks_and_no_unembedding(model: TransformerBridge):
+    passed = []
+    names = [
+        models.hook_name(model, "resid_post", model.cfg.n_layers - 1),
+        "ln_final.hook_normalized",
+        "unembed.hook_in",
+    ]
+    with models.attached(
+        model, [(name, models.look_only(lambda value, name=name: passed.append(name))) for name in names]
+    ):
+        models.run_body(model, prompts.encode(model, TEXT))
+    assert passed == names[:2]
+
+
+@torch.no_grad()
+def test_calls_of_modules_are_seen_and_may_be_changed(model: TransformerBridge):
+    tokens, calls = prompts.encode(model, TEXT), []
+    clean = model(tokens)
+    norms = [block.ln1 for block in model.blocks]
+    with models.before_each(norms, lambda module, args, named: calls.append((module, args[0]))):
+        assert torch.equal(model(tokens), clean)
+    assert [module for module, _ in calls] == norms
+    with models.before_each(norms[-1:], lambda module, args, named: ((2 + args[0].flip(-1),), named)):
+        assert (model(tokens) - clean).abs().max() > 1e-2
+    assert torch.equal(model(tokens), clean) and len(calls) == len(norms)

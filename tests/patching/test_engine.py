@@ -1,6 +1,7 @@
 """mi_utils.patching.engine: what is computed the short way is what whole runs with hooks give."""
 
 import dataclasses
+from unittest.mock import Mock
 
 import patching_reference as reference
 import pytest
@@ -339,6 +340,34 @@ def test_the_recorded_run_is_left_alone(model, sites, runs):
     assert all(
         torch.equal(a, b) for a, b in zip(caches, [o for p in base.keys_values for o in p], strict=True)
     )
+
+
+def test_keys_and_values_of_every_layer_are_kept(kind, model, runs):
+    """Whatever Hugging Face's code calls the cache that it hands down, and whether it makes one at all."""
+    base = runs[0]
+    if kind == "native":
+        assert base.keys_values == ()
+        return
+    cfg, (batch, length) = model.cfg, base.tokens.shape
+    assert len(base.keys_values) == cfg.n_layers
+    for keys, values in base.keys_values:
+        assert keys.shape == values.shape == (batch, models.n_heads(model, "k"), length, cfg.d_head)
+    values = torch.stack([values.transpose(1, 2) for _, values in base.keys_values])
+    torch.testing.assert_close(values, torch.stack([base["v", layer] for layer in range(cfg.n_layers)]))
+
+
+def test_without_keys_and_values_every_position_is_run(kind, model, sites, runs, monkeypatch):
+    if kind == "native":
+        pytest.skip("keeps none anyhow")
+    forgetful = Mock(side_effect=lambda keys, values, **named: (keys, values))
+    for block in model.blocks:
+        monkeypatch.setattr(block.attn, "_update_kv_cache", forgetful)
+    base, source = record(model, runs[0].tokens, ["z"]), runs[1]
+    assert forgetful.called and base.keys_values == ()
+    moved = assert_same(
+        model, base, [[Patch("z", 1, source["z", 1], position=5)], [Patch("z", 0, source["z", 0])]]
+    )
+    assert moved[1].max() > 0.01
 
 
 @pytest.mark.parametrize(
