@@ -13,7 +13,7 @@ from frame import assert_passes, right_cases, wrong_cases
 from torch.nn import functional as F
 
 from mi_utils import grading, superposition
-from mi_utils.grading import nb01_chance
+from mi_utils.grading import tensors
 from mi_utils.grading.core import STOPPED
 
 # ------------------------------------------------------------------ 1: sparse features

@@ -1,6 +1,6 @@
 """Checks of notebook 02, sparse autoencoders: their parts.
 
-The checks of measures are in ``nb02_measures``, of what is done with an SAE in a model in ``nb02_edits``.
+The checks of measures are in ``measures``, of what is done with an SAE in a model in ``edits``.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from mi_utils.grading.answers import ask, compare, kind, number, same
 from mi_utils.grading.core import Exercise, Mistake
-from mi_utils.grading.nb02_edits import KEEP_THE_ERROR, PROMOTED
-from mi_utils.grading.nb02_measures import DETECTION, FVU, LOSS_RECOVERED, MMCS
+from mi_utils.grading.nb02.edits import KEEP_THE_ERROR, PROMOTED
+from mi_utils.grading.nb02.measures import DETECTION, FVU, LOSS_RECOVERED, MMCS
 
 
 def _generator() -> torch.Generator:
