@@ -57,10 +57,13 @@ def compare(
         names = (name for name, its in (shapes or {}).items() if isinstance(got, Tensor) and got.shape in its)
         asked = f"shape {tuple(wanted.shape)}" if wanted.ndim else "one number"
         raise Mistake(next(names, "shape"), f"It returned {kind(got)}; wanted is {asked}.")
-    for name, one in wrong:
-        if same(got, one):
-            raise Mistake(name)
-    raise Mistake("something_else", "" if wanted.ndim else f"In the check's case it gives {got:.4g}, not {wanted:.4g}.")
+    seen = "" if wanted.ndim else f"In the check's case it gives {got:.4g}, not {wanted:.4g}."
+    raise named(got, wrong, Mistake("something_else", seen))
+
+
+def named(got: Tensor, wrong: Iterable[tuple[str, Tensor | None]], otherwise: Mistake) -> Mistake:
+    """The first of ``wrong``, pairs of a mistake's name and what it gives, that fits; else ``otherwise``."""
+    return next((Mistake(name) for name, one in wrong if same(got, one)), otherwise)
 
 
 def ask(answer: Callable, *given: Any) -> tuple[Any, bool]:

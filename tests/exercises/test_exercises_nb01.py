@@ -4,7 +4,9 @@ import cmath
 import functools
 import math
 import random
+import sys
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -1266,12 +1268,13 @@ def test_chance_decides_nothing(exercise, monkeypatch):
     """Other draws, same verdict: a handful of seeds here, and bounds that hold with probability 1 - 1e-11."""
     one_of_each = [(mistake, answers[0]) for mistake, answers in WRONG[exercise].items()]
     answers = [("", next(iter(RIGHT[exercise].values()))), *one_of_each]
+    module = sys.modules[grading.exercise(exercise).judge.__module__]
     for seed in range(1, 6):
-        monkeypatch.setattr(
-            nb01_chance, "_generator", lambda k, seed=seed: torch.Generator().manual_seed(1000 * seed + k)
-        )
+        other_draws = Mock(side_effect=lambda k=0, seed=seed: tensors.seeded(1000 * seed + k))
+        monkeypatch.setattr(module, "seeded", other_draws)
         told = [(mistake, grading.check(exercise, answer).mistake) for mistake, answer in answers]
         assert [pair for pair in told if pair[0] != pair[1]] == []
+        assert other_draws.called  # else the check makes its generators elsewhere, and nothing was tried
 
 
 @pytest.mark.parametrize("exercise", OF_CHANCE)

@@ -10,8 +10,9 @@ import torch
 from frame import FromContext, answer_for, assert_passes, right_cases, wrong_cases
 
 from mi_utils import grading
-from mi_utils.grading import nb05_control
+from mi_utils.grading import tensors
 from mi_utils.grading.core import STOPPED
+from mi_utils.grading.nb05 import control
 
 CONTEXTS = {
     "05.offsets": [lambda tiny: {"period": 20}, lambda tiny: {"period": 4}],
@@ -609,7 +610,7 @@ CONTROL_WRONG = {
     ],
     "in_place": [
         by_removing,
-        lambda h, t, g: (h.clear(), matched_random(nb05_control._HEADS, t, g))[1],
+        lambda h, t, g: (h.clear(), matched_random(control._HEADS, t, g))[1],
         lambda h, t, g: (t.sort(), matched_random(h, t, g))[1],
     ],
     "no_such_head": [
@@ -1055,17 +1056,17 @@ def test_without_a_source_the_keys_are_those_of_the_stream_without_it():
 
 def test_a_check_leaves_the_global_generators_where_they_were():
     for answer in (matched_random, *CONTROL_WRONG["global_generator"]):
-        before = nb05_control._global_state()
+        before = tensors.global_chance()
         torch_before = torch.get_rng_state()
         verdict_on("05.random_control", answer)
         assert torch.equal(torch.get_rng_state(), torch_before)
-        assert nb05_control._global_state()[2:] == before[2:]
+        assert tensors.global_chance()[2:] == before[2:]
 
 
 def test_a_global_seed_shows_even_where_it_was_set_before():
     torch_before = torch.get_rng_state()
     try:
-        seeding_globally(nb05_control._HEADS, nb05_control._TOP, None)  # the notebook's generator is there already
+        seeding_globally(control._HEADS, control._TOP, None)  # the notebook's generator is there already
         assert verdict_on("05.random_control", seeding_globally).mistake == "global_generator"
     finally:
         torch.set_rng_state(torch_before)

@@ -1,220 +1,23 @@
-"""Checks of notebook 00, Start here."""
+"""Checks of notebook 00 about hooks: one that zeroes a head, and one that changes nothing."""
 
-import inspect
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from numbers import Real
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mi_utils.grading.answers import kind, same
-from mi_utils.grading.core import Exercise, Mistake, Stopped, line_of_learner
+from mi_utils.grading.answers import kind
+from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import seeded
 
-# ------------------------------------------------------------------ 1: cache an activation
-
-
-@torch.no_grad()
-def _judge_cache(answer: Callable, *, model: Any, tokens: Tensor, layer: int) -> None:
-    try:
-        _compare_cached(answer, model, tokens, layer)
-    except Stopped as stopped:
-        _name_the_stop(stopped.__cause__, answer)
-        raise
-
-
-def _compare_cached(answer: Callable, model: Any, tokens: Tensor, layer: int) -> None:
-    got = answer(model, tokens, layer)
-    _, cache = model.run_with_cache(tokens)
-    wanted = cache["resid_pre", layer]
-    if not same(got, wanted):
-        raise _cache_mistake(got, wanted, cache, layer)
-    elsewhere = layer + 1 if layer + 1 < model.cfg.n_layers else layer - 1
-    if not same(answer(model, tokens, elsewhere), cache["resid_pre", elsewhere]):
-        raise Mistake("ignores_layer", f"Asked for layer {elsewhere} it returned something else.")
-    if not same(answer(model, tokens[:, :-1], layer), model.run_with_cache(tokens[:, :-1])[1]["resid_pre", layer]):
-        raise Mistake("ignores_tokens")
-
-
-def _name_the_stop(error: BaseException, answer: Callable) -> None:
-    """A mistake by name for what goes wrong between a function's arguments and the cache; else nothing."""
-    given = _parameters(answer)
-    if sorted(given) == ["layer", "model", "tokens"] and given != ["model", "tokens", "layer"]:
-        raise Mistake("argument_order", f"Yours takes ({', '.join(given)}).")
-    said, line = str(error), line_of_learner(error, answer)
-    if said.startswith(("tuple indices must be", "'tuple' object")):
-        raise Mistake("not_unpacked")
-    # What torch says of a tensor indexed by a name: the second has other causes too, and then no quotes in the line.
-    quotes = "'" in line or '"' in line
-    if said.startswith("new(): invalid data type 'str'") or (said.startswith("too many indices") and quotes):
-        raise Mistake("logits_for_cache")
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    if any(type(frame.f_locals.get("self")).__name__ == "ActivationCache" for frame in frames):
-        raise Mistake("cache_key", f"In the line: {line}" if line else "")
-
-
-def _parameters(answer: Callable) -> list[str]:
-    try:
-        return list(inspect.signature(answer).parameters)
-    except ValueError:  # some functions written in C have no signature
-        return []
-
-
-def _cache_mistake(got: Any, wanted: Tensor, cache: Any, layer: int) -> Mistake:
-    if not isinstance(got, Tensor):
-        return Mistake("not_a_tensor", f"It returned {kind(got)}.")
-    if got.shape == wanted.shape[1:]:
-        return Mistake("no_batch", f"Yours has shape {tuple(got.shape)}.")
-    others = {"after_the_layer": ("resid_post", layer), "between_attention_and_mlp": ("resid_mid", layer)}
-    others |= {"off_by_one": ("resid_pre", layer - 1)} if layer > 0 else {}
-    for name, site in (others | {"embedding": ("embed", None)}).items():
-        if same(got, _cached(cache, *site)):
-            return Mistake(name)
-    if got.shape == wanted.shape and same(_standardised(got), _standardised(wanted)):
-        return Mistake("normalised")
-    if got.shape != wanted.shape:
-        return Mistake("something_else", f"Yours has shape {tuple(got.shape)}, the stream {tuple(wanted.shape)}.")
-    return Mistake("something_else")
-
-
-def _cached(cache: Any, site: str, layer: int | None) -> Tensor | None:
-    try:
-        return cache[site] if layer is None else cache[site, layer]
-    except KeyError:  # a model whose attention and MLP run side by side has no resid_mid
-        return None
-
-
-def _standardised(stream: Tensor) -> Tensor:
-    """The direction of each position after centring: the same for a stream and for its RMSNorm or LayerNorm."""
-    return torch.nn.functional.normalize((stream - stream.mean(-1, keepdim=True)).float(), dim=-1)
-
-
-CACHE = Exercise(
-    id="00.cache_activation",
-    title="Cache an activation",
-    minutes=5,
-    difficulty=1,
-    hints=(
-        "`model.run_with_cache(tokens)` returns two things; the second can be indexed by the name of a hook point.",
-        'The stream on its way *into* a block is called `resid_pre`: `cache["resid_pre", layer]`.',
-    ),
-    mistakes={
-        "argument_order": "The check calls your function with the model, the tokens and the layer, in this order.",
-        "not_unpacked": "run_with_cache returns two things, the logits and the cache: `_, cache = model.run_with_cache(tokens)`.",
-        "logits_for_cache": "You asked the logits for an activation. run_with_cache returns the logits first and the cache second: "
-        "`_, cache = model.run_with_cache(tokens)`.",
-        "cache_key": "The cache has nothing under that key. It is asked by the name of a site and the layer, in this order, "
-        'such as `cache["z", layer]`, or by the full name of a hook point.',
-        "not_a_tensor": "Return one activation, as a tensor: a cache is indexed by name and layer.",
-        "no_batch": "The batch axis is gone. Keep the shape [batch, pos, d_model]: other code counts on it.",
-        "after_the_layer": "That is the stream *after* the block (resid_post); the question is what the block reads.",
-        "between_attention_and_mlp": "That is resid_mid, after attention and before the MLP of the same block.",
-        "off_by_one": "That is what the block before reads: blocks are counted from 0.",
-        "embedding": "That is the embedding, which only block 0 reads; use the layer that was asked for.",
-        "normalised": "That has gone through a norm. The stream itself is the sum of everything written so far, unnormalised.",
-        "something_else": "That is another activation.",
-        "ignores_layer": "Right for one layer, but not for another: use the argument `layer`.",
-        "ignores_tokens": "Right for these tokens, but not for others: use the arguments `model` and `tokens`, not a cache made earlier.",
-    },
-    judge=_judge_cache,
-)
-
-# ------------------------------------------------------------------ 2: predict shapes
-
-
-def _judge_shapes(answer: Any, *, model: Any, texts: list[str]) -> None:
-    from mi_utils import prompts
-
-    batch, pos = prompts.encode(model, texts).shape
-    heads = model.cfg.n_heads
-    wanted = _shapes(model.cfg, batch, pos)
-    if not isinstance(answer, Mapping) or set(answer) != set(wanted):
-        raise Mistake("not_these_sites", f"Wanted are {', '.join(wanted)}.")
-    got = {site: _as_shape(site, answer[site]) for site in wanted}
-    wrong = [site for site in wanted if got[site] != wanted[site]]
-    if not wrong:
-        return
-    if batch > 1 and any(got[site][:1] == (1,) for site in wrong):
-        raise Mistake("one_prompt", f"There are {batch} prompts.")
-    if all(got[site] == _shapes(model.cfg, batch, pos - 1)[site] for site in ("resid_pre", "q")):
-        raise Mistake("no_start_token", f"Count them with prompts.encode: there are {pos}.")
-    if all(got[site] == wanted[site][1:] for site in ("resid_pre", "q")):
-        raise Mistake("no_batch")
-    # As many positions as heads: then this may as well be `keys_not_shared`.
-    heads_first = {_heads_first(wanted[site]) for site in ("q", "k")} - {wanted["q"]}
-    if any(got[site] in heads_first for site in ("q", "k") if site in wrong):
-        raise Mistake("heads_first")
-    if "k" in wrong and got["k"] == wanted["q"]:
-        raise Mistake("keys_not_shared")
-    if "pattern" in wrong and got["pattern"] in ((batch, pos, heads, pos), (batch, pos, pos, heads)):
-        raise Mistake("pattern_axes")
-    if got["pattern"] == (batch, heads, pos):
-        raise Mistake("pattern_one_position")
-    if got["q"] == (batch, pos, model.cfg.d_model):
-        raise Mistake("heads_flat")
-    raise Mistake("shape", f"Look again at: {', '.join(wrong)}.")
-
-
-def _shapes(cfg: Any, batch: int, pos: int) -> dict[str, tuple[int, ...]]:
-    shared = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
-    return {
-        "resid_pre": (batch, pos, cfg.d_model),
-        "q": (batch, pos, cfg.n_heads, cfg.d_head),
-        "k": (batch, pos, shared, cfg.d_head),
-        "pattern": (batch, cfg.n_heads, pos, pos),
-    }
-
-
-def _heads_first(shape: tuple[int, ...]) -> tuple[int, ...]:
-    batch, pos, heads, d_head = shape
-    return batch, heads, pos, d_head
-
-
-def _as_shape(site: str, given: Any) -> tuple:
-    """A tuple, list, ``torch.Size`` or one-dimensional array of sizes, as a tuple."""
-    sizes = given.tolist() if hasattr(given, "tolist") else given
-    if not isinstance(sizes, tuple | list) or not all(isinstance(size, Real) for size in sizes):
-        raise Mistake("not_a_shape", f"For {site} you gave {kind(given)}.")
-    return tuple(sizes)
-
-
-SHAPES = Exercise(
-    id="00.predict_shape",
-    title="Predict four shapes",
-    minutes=8,
-    difficulty=2,
-    hints=(
-        "How many tokens has each prompt once the start token is there? `prompts.encode` tells, and so would your fingers.",
-        "`model.cfg.n_heads` and `model.cfg.n_key_value_heads` differ in this model: which sites have the smaller number?",
-        "An attention pattern says, for every head, how much each query position takes from each key position.",
-    ),
-    mistakes={
-        "not_these_sites": "Give a dictionary with exactly the sites asked for.",
-        "not_a_shape": "Each answer is a shape: a tuple of whole numbers, such as (2, 5, 64).",
-        "one_prompt": "The batch axis has one entry for each prompt.",
-        "no_start_token": "You counted the words' tokens but not the start token in front of them.",
-        "no_batch": "Every activation has a batch axis in front, even when you look at one prompt only.",
-        "heads_first": "For q and k the position comes before the head: [batch, pos, head, d_head]. In a pattern it is the other way round.",
-        "keys_not_shared": "Queries have one head each, but here several query heads share one key head (grouped-query attention).",
-        "pattern_axes": "The sizes are right but the order is not: heads come before the two positions, [batch, head, query, key].",
-        "pattern_one_position": "A pattern has a row for every query position: two position axes, not one.",
-        "heads_flat": "Queries are stored per head: the last axis is d_head, with the heads in an axis of their own.",
-        "shape": "Not all four are right.",
-    },
-    judge=_judge_shapes,
-    asks_for="value",
-)
-
-# ------------------------------------------------------------------ 3: a hook that zeroes one head
-
+# ------------------------------------------------------------------ 00.zero_head: a hook that zeroes one head
 
 def _judge_zero_head(answer: Callable, *, head: int, model: Any = None) -> None:
     # With the model, z has its sizes, so that a mask made for the model fits. Else: all sizes different.
     heads, d_head = (model.cfg.n_heads, model.cfg.d_head) if model else (head + 3, head + 5)
-    z = torch.randn(2, heads + 1, heads, d_head, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(2, heads + 1, heads, d_head, generator=seeded())
     z = z.to(model.cfg.device) if model else z
     before = z.clone()
     got = answer(z, hook=SimpleNamespace(name="blocks.0.attn.hook_z", ctx={}, layer=lambda: 0))  # as the model calls it
@@ -285,8 +88,7 @@ ZERO_HEAD = Exercise(
     judge=_judge_zero_head,
 )
 
-# ------------------------------------------------------------------ 4: the no-op control
-
+# ------------------------------------------------------------------ 00.no_op_control: the no-op control
 
 class _FaultyModel:
     """Stands in for the model, and for a defective hook mechanism: with hooks, ``defect`` is added to the logits.
@@ -519,87 +321,3 @@ NO_OP = Exercise(
     },
     judge=_judge_no_op,
 )
-
-# ------------------------------------------------------------------ 5: find the bug
-
-
-def _judge_bug(answer: Callable, *, eps: float = 1e-5) -> None:
-    generator = torch.Generator().manual_seed(0)
-    parts = torch.randn(7, 32, generator=generator) * torch.logspace(-1, 1, 7)[:, None] + 0.3
-    direction = torch.randn(32, generator=generator)
-    _compare_shares(answer, parts, direction, eps)
-    # Parts so small that eps counts, and another eps than the usual one.
-    larger = 1000 * eps
-    _compare_shares(answer, parts * larger**0.5 / _rms(parts.sum(0), 0.0), direction, larger)
-
-
-def _compare_shares(answer: Callable, parts: Tensor, direction: Tensor, eps: float) -> None:
-    got = answer(parts.clone(), direction.clone(), eps)
-    if not isinstance(got, Tensor) or got.shape != (7,):
-        raise Mistake("shape", f"It returned {kind(got)}.")
-    wanted = parts @ direction / _rms(parts.sum(0), eps)
-    if same(got, wanted):
-        return
-    for name, wrong in _wrong_attributions(parts, direction, eps):
-        if same(got, wrong):
-            raise Mistake(name)
-    if same(got.sum(), wanted.sum()):
-        raise Mistake("forced")
-    raise Mistake("does_not_add_up", f"They add up to {got.sum():.3f}; the logit is {wanted.sum():.3f}.")
-
-
-def _rms(x: Tensor, eps: float) -> Tensor:
-    return (x.square().mean(-1) + eps).sqrt()
-
-
-def _wrong_attributions(parts: Tensor, direction: Tensor, eps: float) -> list[tuple[str, Tensor]]:
-    """What each known mistake gives for parts [part, d_model] and a direction [d_model], by the mistake's name."""
-    raw, total = parts @ direction, parts.sum(0)
-    centred = parts - parts.mean(-1, keepdim=True)
-    return [
-        ("each_alone", raw / _rms(parts, eps)),
-        ("no_norm", raw),
-        ("euclidean", raw / total.norm()),
-        ("running_scale", raw / _rms(parts.cumsum(0), eps)),
-        ("sum_of_scales", raw / _rms(parts, eps).sum()),
-        ("scale_of_mean", raw / _rms(parts.mean(0), eps)),
-        ("mean_square", raw / _rms(total, eps).square()),
-        ("layer_norm", centred @ direction / _rms(centred.sum(0), eps)),
-        ("layer_norm", raw / _rms(centred.sum(0), eps)),
-        ("layer_norm", raw / total.std()),
-        ("eps_outside", raw / (_rms(total, 0.0) + eps)),
-        ("eps_ignored", raw / _rms(total, 0.0)),
-        ("eps_ignored", raw / _rms(total, 1e-6)),
-        ("eps_ignored", raw / _rms(total, 1e-5)),
-    ]
-
-
-FIND_THE_BUG = Exercise(
-    id="00.find_the_bug",
-    title="Find the bug in an attribution",
-    minutes=10,
-    difficulty=3,
-    hints=(
-        "Add up what the function returns and compare with the logit. Should they agree?",
-        "The model applies its final norm *once*, to the sum of all parts. What number does that norm divide by?",
-        "Divide every part by the rms of the sum.",
-    ),
-    mistakes={
-        "shape": "Return one number for each part: shape [part].",
-        "each_alone": "The bug is still there: each part is divided by its own rms, so small parts are blown up and the parts no longer add up to the logit.",
-        "no_norm": "Now there is no norm at all: these numbers add up, but not to the model's logit.",
-        "euclidean": "Almost: that divides by the length of the sum. RMSNorm divides by the root *mean* square, which is smaller by a factor of sqrt(d_model).",
-        "running_scale": "That divides by the rms of the stream as it was after each part. The model has one final norm, at the end, of the whole sum.",
-        "sum_of_scales": "The rms of a sum is not the sum of the rms.",
-        "scale_of_mean": "That is the rms of the mean of the parts; the norm sees their sum.",
-        "mean_square": "A square root is missing: rms is the root of the mean square.",
-        "layer_norm": "That subtracts the mean, as LayerNorm does. This model has RMSNorm, which does not centre.",
-        "eps_outside": "Almost: eps stands under the root, sqrt(mean(x ** 2) + eps), not beside it. With a small stream that makes a difference.",
-        "eps_ignored": "Almost: the eps that your function is given is not in it. It is added under the root, and with a small stream it makes a difference.",
-        "forced": "The sum is right and each part is wrong: rescaling or shifting the buggy numbers until they add up does not tell what a part contributes.",
-        "does_not_add_up": "The parts do not add up to the logit.",
-    },
-    judge=_judge_bug,
-)
-
-EXERCISES = (CACHE, SHAPES, ZERO_HEAD, NO_OP, FIND_THE_BUG)

@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 
 from mi_utils.grading.answers import ask, compare
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import seeded
 
 _INSTANCES, _M, _N = 3, 4, 6
 _SHAPES = {
@@ -21,7 +22,7 @@ _IN_PLACE = "Right, but your function changed the W that it was given, so that t
 
 def _weights() -> Tensor:
     """Columns of many lengths, none of them zero."""
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     W = torch.randn(_INSTANCES, _M, _N, generator=generator)
     return W * torch.linspace(0.5, 1.4, _N) * torch.tensor([0.8, 1.0, 1.3])[:, None, None]
 
@@ -56,7 +57,7 @@ def _of_others(values: Tensor) -> Tensor:
     return values * (1 - torch.eye(values.shape[-1]))
 
 
-# ------------------------------------------------------------------ 6: the dimensionality of a feature
+# ------------------------------------------------------------------ 01.dimensionality: the dimensionality of a feature
 
 
 def _judge_dimensionality(answer: Callable) -> None:
@@ -132,7 +133,7 @@ DIMENSIONALITY = Exercise(
     judge=_judge_dimensionality,
 )
 
-# ------------------------------------------------------------------ 8: find the bug
+# ------------------------------------------------------------------ 01.find_the_bug: find the bug
 
 
 def _judge_interference(answer: Callable) -> None:

@@ -7,21 +7,17 @@ from torch import Tensor
 
 from mi_utils.grading.answers import ask, compare
 from mi_utils.grading.core import Exercise, Mistake
-
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
+from mi_utils.grading.tensors import seeded
 
 _IN_PLACE = "Right, but your function changed what it was given: `+=`, `/=` and functions that end in `_` write into the caller's tensor. Compute a new one."
 
-# ------------------------------------------------------------------ 2: the model
+# ------------------------------------------------------------------ 01.reconstruct: the model
 
 
 def _judge_reconstruct(answer: Callable) -> None:
     # As many dimensions as features first: there a confusion of the two is no error, and can be told by what it gives.
     for batch, instances, m, n in ((6, 3, 4, 4), (5, 3, 2, 4)):
-        generator = _generator()
+        generator = seeded()
         W = torch.randn(instances, m, n, generator=generator)
         b = torch.randn(instances, n, generator=generator) / 2
         x = torch.rand(batch, instances, n, generator=generator)
@@ -119,11 +115,11 @@ RECONSTRUCT = Exercise(
     judge=_judge_reconstruct,
 )
 
-# ------------------------------------------------------------------ 3: the loss
+# ------------------------------------------------------------------ 01.loss: the loss
 
 
 def _judge_loss(answer: Callable) -> None:
-    generator, batch, instances, n = _generator(), 6, 3, 4
+    generator, batch, instances, n = seeded(), 6, 3, 4
     x = torch.rand(batch, instances, n, generator=generator)
     out = x + torch.randn(batch, instances, n, generator=generator)
     importance = torch.tensor([1.0, 0.6, 1.7, 0.2])

@@ -10,13 +10,9 @@ from torch.nn import functional as F
 
 from mi_utils.grading.answers import ask, compare, kind, same
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import seeded
 
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-# ------------------------------------------------------------------ 8: ablate a latent, keep the error
+# ------------------------------------------------------------------ 02.keep_the_error: ablate a latent, keep the error
 
 
 @dataclass
@@ -66,7 +62,7 @@ def _stand_in(generator: torch.Generator, d_in: int = 6, d_sae: int = 10) -> _To
 
 
 def _judge_ablation(answer: Callable) -> None:
-    generator = _generator()
+    generator = seeded()
     sae = _stand_in(generator)
     x = 2 * torch.randn(4, 5, sae.d_in, generator=generator)
     # Small indices: a latent taken for a position or a prompt must find one. Each fires at some positions only.
@@ -173,11 +169,11 @@ KEEP_THE_ERROR = Exercise(
     judge=_judge_ablation,
 )
 
-# ------------------------------------------------------------------ 9: promoted tokens
+# ------------------------------------------------------------------ 02.promoted: promoted tokens
 
 
 def _judge_promoted(answer: Callable) -> None:
-    generator = _generator()
+    generator = seeded()
     # A square matrix first: with it, rows taken for tokens don't stop with an error and can be named.
     for d_model, vocab, n in ((24, 24, 4), (10, 60, 7)):
         lengths = torch.linspace(0.3, 3.0, vocab)[torch.randperm(vocab, generator=generator)]

@@ -9,17 +9,13 @@ from torch.nn.functional import normalize
 
 from mi_utils.grading.answers import ask, compare
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import centred, rms, seeded
 
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-# ------------------------------------------------------------------ 7: find the bug
+# ------------------------------------------------------------------ 04.mend_the_metric: find the bug
 
 
 def _judge_metric(answer: Callable) -> None:
-    generator = _generator()
+    generator = seeded()
     # Small ids at first: an index on the wrong axis must find something.
     for batch, vocab, ids in ((5, 7, 5), (3, 40, 40)):
         corrupted = 2 * torch.randn(batch, vocab, generator=generator)
@@ -108,11 +104,11 @@ MEND_THE_METRIC = Exercise(
     judge=_judge_metric,
 )
 
-# ------------------------------------------------------------------ 8: the direct effect of a head
+# ------------------------------------------------------------------ 04.direct_effect: the direct effect of a head
 
 
 def _judge_direct(answer: Callable) -> None:
-    generator = _generator()
+    generator = seeded()
     for batch, width in ((4, 6), (2, 9)):
         # Every row has a scale of its own, and a mean that isn't 0, so that centring shows.
         scales = torch.linspace(8, 30, batch)[:, None]
@@ -123,18 +119,10 @@ def _judge_direct(answer: Callable) -> None:
         square = [(batch, batch)]  # two mistakes give this shape
         shapes = {"broadcast": square if _lacks_rank(got) else [], "all_pairs": square}
         shapes |= {"not_summed": [(batch, width)], "over_batch": [(), (width,)]}
-        right = (head_out * direction).sum(-1) / _rms(final)
+        right = (head_out * direction).sum(-1) / rms(final)
         compare(got, right, _wrong_directs(head_out, final, direction), shapes)
         if not unchanged:
             raise Mistake("in_place")
-
-
-def _rms(x: Tensor) -> Tensor:
-    return x.square().mean(-1).sqrt()
-
-
-def _centred(x: Tensor) -> Tensor:
-    return x - x.mean(-1, keepdim=True)
 
 
 def _lacks_rank(got: Any) -> bool:
@@ -147,28 +135,28 @@ def _lacks_rank(got: Any) -> bool:
 def _wrong_directs(head_out: Tensor, final: Tensor, direction: Tensor) -> Iterator[tuple[str, Tensor]]:
     """What each known mistake gives, by its name."""
     along, whole = (head_out * direction).sum(-1), (final * direction).sum(-1)
-    right, without = along / _rms(final), final - head_out
-    yield from (("own_norm", along / by) for by in (_rms(head_out), head_out.norm(dim=-1), _rms(_centred(head_out))))
+    right, without = along / rms(final), final - head_out
+    yield from (("own_norm", along / by) for by in (rms(head_out), head_out.norm(dim=-1), rms(centred(head_out))))
     yield "no_norm", along
     yield "euclidean", along / final.norm(dim=-1)
     yield "mean_square", along / final.square().mean(-1)
     yield from (("whole_batch", along / by) for by in (final.square().mean().sqrt(), final.norm(), final.std()))
     yield "whole_batch", along / final.square().mean(0).mean().sqrt()
-    for top in (along, (_centred(head_out) * direction).sum(-1)):
-        yield from (("centred", top / scale) for scale in (_rms(final), _rms(_centred(final)), final.std(-1)))
+    for top in (along, (centred(head_out) * direction).sum(-1)):
+        yield from (("centred", top / scale) for scale in (rms(final), rms(centred(final)), final.std(-1)))
     yield "unit_direction", right / direction.norm(dim=-1)
     yield "unit_direction", along / direction.norm(dim=-1)
     yield "unit_direction", (normalize(head_out, dim=-1) * normalize(direction, dim=-1)).sum(-1)
     yield "mean_over_d_model", right / head_out.shape[-1]
-    yield "whole_stream", whole / _rms(final)
-    yield "the_rest", (without * direction).sum(-1) / _rms(final)
+    yield "whole_stream", whole / rms(final)
+    yield "the_rest", (without * direction).sum(-1) / rms(final)
     yield "share", along / whole
-    yield "norm_again", whole / _rms(final) - (without * direction).sum(-1) / _rms(without)
-    yield "other_stream", along / _rms(without)
-    yield "other_stream", along / _rms(final + head_out)
+    yield "norm_again", whole / rms(final) - (without * direction).sum(-1) / rms(without)
+    yield "other_stream", along / rms(without)
+    yield "other_stream", along / rms(final + head_out)
     yield from (("absolute", one) for one in (right.abs(), right.square()))
     yield "reversed", -right
-    yield "multiplied", along * _rms(final)
+    yield "multiplied", along * rms(final)
     yield from (("over_batch", one.expand_as(right)) for one in (right.sum(), right.mean()))
 
 

@@ -9,10 +9,7 @@ from torch.nn.functional import cosine_similarity
 
 from mi_utils.grading.answers import ask, compare
 from mi_utils.grading.core import Exercise, Mistake
-
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+from mi_utils.grading.tensors import seeded
 
 
 def _shapes(batch: int, pos: int, d_model: int) -> dict[str, list[tuple[int, ...]]]:
@@ -25,11 +22,11 @@ def _shapes(batch: int, pos: int, d_model: int) -> dict[str, list[tuple[int, ...
     }
 
 
-# ------------------------------------------------------------------ 4: attribution patching
+# ------------------------------------------------------------------ 04.attribute: attribution patching
 
 
 def _judge_attribute(answer: Callable) -> None:
-    generator = _generator()
+    generator = seeded()
     for shape in ((3, 4, 5), (2, 6, 8)):
         clean, corrupted, *slopes = (torch.randn(shape, generator=generator) for _ in range(4))
         gradients = dict(zip(("clean", "corrupted"), slopes, strict=True))
@@ -100,14 +97,14 @@ ATTRIBUTE = Exercise(
     judge=_judge_attribute,
 )
 
-# ------------------------------------------------------------------ 5: integrated gradients
+# ------------------------------------------------------------------ 04.integrated: integrated gradients
 
 
 class _Slope:
     """The gradient of a metric that curves, in which positions and components meet; it remembers where it was asked."""
 
     def __init__(self, pos: int, d_model: int):
-        generator = _generator()
+        generator = seeded()
         self.weights = torch.randn(pos, d_model, generator=generator)
         self.shift = torch.randn(pos, d_model, generator=generator)
         self.asked: list[Tensor] = []
@@ -124,7 +121,7 @@ class _Slope:
 
 
 def _judge_integrated(answer: Callable) -> None:
-    generator = _generator()
+    generator = seeded()
     for shape, steps in (((3, 4, 5), 4), ((2, 6, 3), 1), ((2, 3, 7), 9)):
         clean, corrupted = (1.5 * torch.randn(shape, generator=generator) + mean for mean in (0.6, -0.4))
         slope = _Slope(*shape[1:])

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mi_utils.grading.answers import ask, kind
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import chance_kept, seeded
 
 # With some 20,000 draws in each case, standard deviations come out within 1 %, the kurtosis within 0.1.
 _NEAR = 0.04
@@ -14,16 +15,16 @@ _KURTOSIS = (2.6, 3.4)  # a normal distribution has 3, a uniform one 1.8
 
 
 def _judge_gaussian(answer: Callable) -> None:
-    with torch.random.fork_rng(devices=[]):  # whatever the answer does to torch's own random numbers
+    with chance_kept():  # whatever the answer does to torch's own random numbers
         _compare_noise(answer, shape=(5, 6, 2000), positions=[1, 4], scale=0.5)
         _compare_noise(answer, shape=(3, 4, 6000), positions=[0], scale=2.0)
 
 
 def _compare_noise(answer: Callable, shape: tuple[int, int, int], positions: list[int], scale: float) -> None:
     # A mean and a scale of its own, by which noise that replaces or multiplies is told.
-    embedding = 0.4 + 1.7 * torch.randn(shape, generator=_generator(3))
+    embedding = 0.4 + 1.7 * torch.randn(shape, generator=seeded(3))
     state = torch.get_rng_state()
-    got, unchanged = ask(answer, embedding, list(positions), scale, _generator(0))
+    got, unchanged = ask(answer, embedding, list(positions), scale, seeded(0))
     if got is None and not unchanged:
         raise Mistake("in_place", "It returned nothing, besides.")
     if not isinstance(got, Tensor) or got.shape != shape:
@@ -37,10 +38,6 @@ def _compare_noise(answer: Callable, shape: tuple[int, int, int], positions: lis
     if not unchanged:
         raise Mistake("in_place")
     _compare_source(answer, got, embedding, positions, scale, state)
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def _compare_places(change: Tensor, positions: list[int]) -> None:
@@ -108,7 +105,7 @@ def _compare_source(
 ) -> None:
     """Whether the noise came from the generator, and from nowhere else."""
     again, other = (
-        ask(answer, embedding, list(positions), scale, _generator(seed))[0].detach().to(embedding) for seed in (0, 1)
+        ask(answer, embedding, list(positions), scale, seeded(seed))[0].detach().to(embedding) for seed in (0, 1)
     )
     if not torch.equal(torch.get_rng_state(), state) or not torch.allclose(again, got):
         raise Mistake("global_generator")

@@ -11,17 +11,13 @@ from torch import Tensor
 
 from mi_utils.grading.answers import ask, compare, number
 from mi_utils.grading.core import Exercise, Mistake, Stopped
+from mi_utils.grading.tensors import seeded
 
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-# ------------------------------------------------------------------ 1: patch one position
+# ------------------------------------------------------------------ 04.patch_position: patch one position
 
 
 def _judge_patch(answer: Callable) -> None:
-    generator = _generator()
+    generator = seeded()
     # As many rows and components as positions, or more: an index on the wrong axis must find something.
     corrupted, clean = (torch.randn(6, 5, 7, generator=generator) for _ in range(2))
     for position in (2, 0, 4):
@@ -106,7 +102,7 @@ PATCH_POSITION = Exercise(
     judge=_judge_patch,
 )
 
-# ------------------------------------------------------------------ 2: the recovered share
+# ------------------------------------------------------------------ 04.recovery: the recovered share
 
 _SOUND = (  # clean and corrupted: one pair for all; a corrupted run that is ahead of the clean one; and close pairs
     (3.0, -0.5),

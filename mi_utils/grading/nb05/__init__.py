@@ -1,7 +1,15 @@
 """Checks of notebook 05, induction circuits.
 
-Where heads look is checked in ``scores``, what they read and write in ``circuits``, random heads to compare
-with in ``control``, and classes of heads in ``classes``.
+===================  ===========  =========================================
+05.offsets           scores.py    How far back?
+05.prefix_matching   scores.py    The prefix-matching score
+05.in_context_score  scores.py    The in-context score
+05.copying           circuits.py  Does a head copy?
+05.k_composition     circuits.py  K-composition
+05.random_control    control.py   Heads to compare with
+05.composed_input    circuits.py  Take one head out of the keys
+05.mend_the_classes  classes.py   Find the bug in a classification of heads
+===================  ===========  =========================================
 """
 
 from mi_utils.grading.nb05.circuits import COMPOSED_INPUT, COPYING, K_COMPOSITION

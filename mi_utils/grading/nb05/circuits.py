@@ -7,20 +7,16 @@ from torch import Tensor
 
 from mi_utils.grading.answers import ask, compare, number, same
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import seeded
 
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-# ------------------------------------------------------------------ 4: does a head copy?
+# ------------------------------------------------------------------ 05.copying: does a head copy?
 
 _TOKENS = 101  # a prime, and so many that different mistakes give different fractions
 
 
 def _full_ov() -> Tensor:
     """[source, destination]; some tokens are copied, and rows have a mean of their own, which changes no prediction."""
-    generator = _generator(3)
+    generator = seeded(3)
     ov = torch.randn(_TOKENS, _TOKENS, generator=generator) * torch.linspace(0.5, 2.0, _TOKENS)
     own = torch.randn(_TOKENS, generator=generator) * 2.5 + 1.5
     return ov + own.diag() + 3 * torch.randn(_TOKENS, 1, generator=generator) - 1.0
@@ -103,12 +99,12 @@ COPYING = Exercise(
     judge=_judge_copying,
 )
 
-# ------------------------------------------------------------------ 5: K-composition
+# ------------------------------------------------------------------ 05.k_composition: K-composition
 
 
 def _judge_composition(answer: Callable) -> None:
     for width in (9, 6):
-        generator = _generator(width)
+        generator = seeded(width)
         # Each side of each matrix prefers other directions, or all four products would be about as large.
         spread = torch.logspace(-1, 0.5, width)
         mixes = torch.randn(4, width, width, generator=generator)
@@ -189,12 +185,12 @@ K_COMPOSITION = Exercise(
     judge=_judge_composition,
 )
 
-# ------------------------------------------------------------------ 7: one head taken out of the keys
+# ------------------------------------------------------------------ 05.composed_input: one head taken out of the keys
 
 
 def _judge_composed(answer: Callable) -> None:
     for batch, pos, heads in ((2, 5, 3), (1, 4, 2)):
-        generator = _generator(pos)
+        generator = seeded(pos)
         out, rest = torch.randn(2, batch, pos, 7, generator=generator)
         scale = torch.linspace(1.5, 3.0, batch * pos).reshape(batch, pos, 1)  # larger than the scale of `out`
         W_K = torch.randn(heads, 7, 4, generator=generator)

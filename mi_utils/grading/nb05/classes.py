@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mi_utils.grading.answers import kind
 from mi_utils.grading.core import Exercise, Mistake, Stopped
+from mi_utils.grading.tensors import seeded
 
 Classes = dict[str, list[int]]
 
@@ -20,7 +21,7 @@ _N = 24
 
 def _scores(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Scores with entropy among them, and nulls without, all multiples of 1/64: differences are exact."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     null = {name: torch.randint(0, 33, (_N,), generator=generator) / 64 for name in _CLASSES}
     scores = {name: torch.randint(0, 65, (_N,), generator=generator) / 64 for name in _CLASSES}
     for name in _CLASSES[:3]:  # a head that looks at the start token whatever comes, as most do

@@ -2,8 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from mi_utils.grading.answers import kind
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import chance_kept, global_chance, seeded
 
 Head = tuple[int, int]
 
@@ -24,32 +24,10 @@ _COUNT_BOUND, _LEAST_SETS = 52, 450
 _ELSEWHERE = 765_432_101  # a seed that nobody takes: where an answer seeds a global generator, that must show
 
 
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _global_state() -> tuple:
-    """Where torch's, Python's and NumPy's own generators stand."""
-    _, key, position, *_ = np.random.get_state()
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), key.tobytes(), position
-
-
-@contextmanager
-def _chance_kept() -> Iterator[None]:
-    """The global generators are put back in the end: a check draws nothing from the notebook's."""
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before[0])
-        random.setstate(before[1])
-        np.random.set_state(before[2])
-
-
 def _judge_control(answer: Callable) -> None:
-    with _chance_kept():
+    with chance_kept():
         _judge_source(answer)
-        generator = _seeded(0)
+        generator = seeded(0)
         draws = [_drawn(answer, generator) for _ in range(_DRAWS)]
         _judge_sets(draws)
         _judge_generator(answer)
@@ -100,24 +78,24 @@ def _judge_sets(draws: list[list[Head]]) -> None:
 
 def _judge_source(answer: Callable) -> None:
     """Whether global generators are left alone."""
-    _drawn(answer, _seeded(0))  # whether it has the right form comes first
+    _drawn(answer, seeded(0))  # whether it has the right form comes first
     torch.default_generator.manual_seed(_ELSEWHERE)
     random.seed(_ELSEWHERE)
     np.random.seed(_ELSEWHERE)
-    before = _global_state()
-    answer(list(_HEADS), list(_TOP), _seeded(0))
-    if _global_state() != before:
+    before = global_chance()
+    answer(list(_HEADS), list(_TOP), seeded(0))
+    if global_chance() != before:
         raise Mistake("global_generator")
 
 
 def _judge_generator(answer: Callable) -> None:
     """Whether all chance comes from the generator that is handed over, which is used as it is and moves on."""
-    firsts = [_drawn(answer, _seeded(seed)) for seed in range(8)]
+    firsts = [_drawn(answer, seeded(seed)) for seed in range(8)]
     if all(set(one) == set(firsts[0]) for one in firsts):
         raise Mistake("not_random")
-    if [_drawn(answer, _seeded(seed)) for seed in range(8)] != firsts:
+    if [_drawn(answer, seeded(seed)) for seed in range(8)] != firsts:
         raise Mistake("not_reproducible")
-    generator = _seeded(0)
+    generator = seeded(0)
     successive = [_drawn(answer, generator) for _ in range(8)]
     if all(one == successive[0] for one in successive):
         raise Mistake("same_again")

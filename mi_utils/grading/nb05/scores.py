@@ -8,13 +8,9 @@ from torch import Tensor
 
 from mi_utils.grading.answers import ask, compare, kind, number, same
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import seeded
 
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-# ------------------------------------------------------------------ 1: how far back?
+# ------------------------------------------------------------------ 05.offsets: how far back?
 
 
 def _judge_offsets(answer: Any, *, period: int) -> None:
@@ -87,13 +83,13 @@ OFFSETS = Exercise(
     asks_for="value",
 )
 
-# ------------------------------------------------------------------ 2: the prefix-matching score
+# ------------------------------------------------------------------ 05.prefix_matching: the prefix-matching score
 
 
 def _pattern(heads: int, period: int) -> Tensor:
     """Causal attention [head, query, key]; each row sums to 1."""
     positions = 2 * period + 1
-    scores = 2 * torch.randn(heads, positions, positions, generator=_generator(period))
+    scores = 2 * torch.randn(heads, positions, positions, generator=seeded(period))
     future = torch.ones(positions, positions, dtype=torch.bool).triu(1)
     return scores.masked_fill(future, -torch.inf).softmax(-1)
 
@@ -185,12 +181,12 @@ PREFIX_MATCHING = Exercise(
     judge=_judge_prefix,
 )
 
-# ------------------------------------------------------------------ 3: the in-context score
+# ------------------------------------------------------------------ 05.in_context_score: the in-context score
 
 
 def _judge_context(answer: Callable) -> None:
     for seed, slope in ((3, -0.1), (2, 0.1)):  # context helps; context harms
-        loss = 3 + torch.rand(11, 13, generator=_generator(seed)) + slope * torch.arange(13)
+        loss = 3 + torch.rand(11, 13, generator=seeded(seed)) + slope * torch.arange(13)
         for early, late in ((2, 9), (4, 10)):
             _compare_context(answer, loss, early, late)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from mi_utils.grading.answers import compare, kind, number, outcome, same
 from mi_utils.grading.core import Exercise, Mistake, Stopped
 
-# ------------------------------------------------------------------ 5: faithfulness
+# ------------------------------------------------------------------ 06.faithfulness: faithfulness
 
 
 def _judge_faithfulness(answer: Callable) -> None:
@@ -111,7 +111,7 @@ FAITHFULNESS = Exercise(
     judge=_judge_faithfulness,
 )
 
-# ------------------------------------------------------------------ 6: minimality
+# ------------------------------------------------------------------ 06.minimality: minimality
 
 _Head = tuple[int, int]
 _HEADS: tuple[_Head, ...] = ((4, 1), (7, 2), (7, 5), (9, 0), (9, 3), (11, 9))

@@ -9,13 +9,9 @@ from torch.nn import functional as F
 
 from mi_utils.grading.answers import ask, compare, kind
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import centred, rms, seeded
 
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-# ------------------------------------------------------------------ 2: direct logit attribution of heads
+# ------------------------------------------------------------------ 06.head_attribution: direct logit attribution of heads
 
 
 def _judge_attribution(answer: Callable) -> None:
@@ -38,7 +34,7 @@ def _judge_attribution(answer: Callable) -> None:
 
 
 def _attribution_case(batch: int, heads: int, d_head: int, d_model: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    generator = _generator()
+    generator = seeded()
     z = torch.randn(batch, heads, d_head, generator=generator)
     w_o = torch.randn(heads, d_head, d_model, generator=generator) + 0.3
     scale = 2 + 6 * torch.rand(batch, 1, generator=generator)
@@ -50,20 +46,12 @@ def _attribution(z: Tensor, w_o: Tensor, scale: Tensor, direction: Tensor) -> Te
     return torch.einsum("bhd,hdm,bm->bh", z, w_o, direction / scale)
 
 
-def _rms(x: Tensor) -> Tensor:
-    return x.square().mean(-1, keepdim=True).sqrt()
-
-
-def _centred(x: Tensor) -> Tensor:
-    return x - x.mean(-1, keepdim=True)
-
-
 def _wrong_attributions(z: Tensor, w_o: Tensor, scale: Tensor, direction: Tensor) -> list[tuple[str, Tensor]]:
     """What each known mistake gives, by the mistake's name; some only where sizes coincide."""
     written = torch.einsum("bhd,hdm->bhm", z, w_o)
     right = _attribution(z, w_o, scale, direction)
     raw = right * scale
-    alone, total = raw / _rms(written)[..., 0], written.sum(1)
+    alone, total = raw / rms(written), written.sum(1)
     wrong = [
         ("each_alone", alone),
         ("each_alone", alone / scale),
@@ -71,7 +59,7 @@ def _wrong_attributions(z: Tensor, w_o: Tensor, scale: Tensor, direction: Tensor
         ("no_scale", raw),
         ("multiplied", raw * scale),
         ("square_root", raw / scale.sqrt()),
-        ("scale_of_heads", raw / _rms(total)),
+        ("scale_of_heads", raw / rms(total, keepdim=True)),
         ("one_scale", raw / scale.mean()),
         ("one_scale", raw / scale[0]),
         ("unit_direction", torch.einsum("bhm,bm->bh", written, F.normalize(direction, dim=-1) / scale)),
@@ -81,7 +69,7 @@ def _wrong_attributions(z: Tensor, w_o: Tensor, scale: Tensor, direction: Tensor
         ("one_W_O", _attribution(z, w_o.mean(0, keepdim=True).expand_as(w_o), scale, direction)),
         ("one_direction", torch.einsum("bhm,m->bh", written, direction[0]) / scale),
         ("one_direction", torch.einsum("bhm,m->bh", written, direction.mean(0)) / scale),
-        ("centred", torch.einsum("bhm,bm->bh", _centred(written), direction / scale)),
+        ("centred", torch.einsum("bhm,bm->bh", centred(written), direction / scale)),
         ("absolute", right.abs()),
         ("fractions", right / right.sum(-1, keepdim=True)),
         ("fractions", right.softmax(-1)),
@@ -139,7 +127,7 @@ HEAD_ATTRIBUTION = Exercise(
     judge=_judge_attribution,
 )
 
-# ------------------------------------------------------------------ 3: roles of heads
+# ------------------------------------------------------------------ 06.roles: roles of heads
 
 _MOVER, _NEGATIVE, _SUPPRESSOR, _NONE = ROLES_OF_HEADS = ("name mover", "negative name mover", "S suppressor", "none")
 _NAMES = ("IO", "S1", "S2")
@@ -245,11 +233,11 @@ ROLES = Exercise(
     asks_for="value",
 )
 
-# ------------------------------------------------------------------ 8: copy suppression
+# ------------------------------------------------------------------ 06.copy_suppression: copy suppression
 
 
 def _judge_suppressed(answer: Callable) -> None:
-    generator = _generator()
+    generator = seeded()
     for n, offset in ((32, -0.9), (40, 0.2)):
         ov = _ov(n, offset, generator)
         got, unchanged = ask(answer, ov)

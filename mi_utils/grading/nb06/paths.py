@@ -7,15 +7,16 @@ from torch import Tensor
 
 from mi_utils.grading.answers import ask, compare
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import rms, seeded
 
 _Block = tuple[Tensor, Callable[[Tensor], Tensor]]
 
 
-# ------------------------------------------------------------------ 4: path patching
+# ------------------------------------------------------------------ 06.path_patch: path patching
 
 
 def _judge_path(answer: Callable) -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     for n_blocks in (3, 1):
         x, base, source = (torch.randn(4, 5, generator=generator) for _ in range(3))
         blocks = [(torch.randn(4, 5, generator=generator), _mlp(5, generator)) for _ in range(n_blocks)]
@@ -38,7 +39,7 @@ def _mlp(d_out: int, generator: torch.Generator, d_model: int = 5) -> Callable[[
     out = torch.randn(8, d_out, generator=generator) / 2
 
     def mlp(x: Tensor) -> Tensor:
-        normed = x / (x.square().mean(-1, keepdim=True) + 0.1).sqrt()
+        normed = x / rms(x, 0.1, keepdim=True)
         return torch.tanh(normed @ into.to(x.dtype)) @ out.to(x.dtype)
 
     return mlp

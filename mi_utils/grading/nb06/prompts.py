@@ -7,15 +7,10 @@ import torch
 from torch import Tensor
 
 from mi_utils.grading.answers import ask, compare, kind
-from mi_utils.grading.chance import judge_randomness
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import chance_kept, judge_randomness, seeded
 
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-# ------------------------------------------------------------------ 1: three unrelated names
+# ------------------------------------------------------------------ 06.abc: three unrelated names
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class _Prompts:
 
 def _prompts(rows: int = 240, length: int = 13) -> _Prompts:
     """So many rows that a name drawn by chance is the prompt's own, or twice the same, in some of them."""
-    generator = _generator()
+    generator = seeded()
     pool = 300 + 7 * torch.randperm(12, generator=generator)
     tokens = torch.randint(1000, 2000, (rows, length), generator=generator)
     # The second S comes after both other names, which come in either order; three columns hold no name in any row.
@@ -63,8 +58,8 @@ def _judge_abc(answer: Callable) -> None:
             raise Mistake("not_ids", f"It returned {got.dtype}.")
         return got.detach().cpu(), unchanged
 
-    with torch.random.fork_rng(devices=[]):  # the notebook's own generator stays where it is
-        got, unchanged = draw(_generator())
+    with chance_kept():  # the notebook's own generator stays where it is
+        got, unchanged = draw(seeded())
     _judge_places(got, prompts)
     _judge_kept(prompts.names(got), prompts)
     _judge_names(prompts.names(got), prompts)
@@ -164,11 +159,11 @@ ABC = Exercise(
     judge=_judge_abc,
 )
 
-# ------------------------------------------------------------------ 7: greater than
+# ------------------------------------------------------------------ 06.greater_than: greater than
 
 
 def _judge_greater(answer: Callable) -> None:
-    generator = _generator()
+    generator = seeded()
     digits = torch.tensor([3, 0, 9, 6, 8, 3, 1])
     # Not in order, and one of the ids is itself a digit: whoever takes one for the other is noticed.
     for ids in (torch.tensor([40, 17, 52, 4, 33, 21, 58, 29, 12, 45]), torch.arange(20, 30)):

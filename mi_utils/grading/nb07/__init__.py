@@ -1,7 +1,15 @@
 """Checks of notebook 07, cross-layer transcoders.
 
-What transcoders compute is checked in ``transcoders``, what makes them sparse in ``sparsity``, how far off
-they are in ``measures``, and which feature tells a label in ``match``.
+===============  ==============  ===============================
+07.jumprelu      transcoders.py  All or nothing
+07.clt_output    transcoders.py  One MLP, written by many layers
+07.tanh_penalty  sparsity.py     A price that stops rising
+07.nmse          measures.py     An error without a unit
+07.batch_topk    sparsity.py     A budget for the whole batch
+07.unscale       transcoders.py  Fold the scaling in
+07.lift          measures.py     What do the latents add?
+07.match         match.py        Which feature knows it?
+===============  ==============  ===============================
 """
 
 from mi_utils.grading.nb07.match import MATCH

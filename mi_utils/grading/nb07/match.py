@@ -8,8 +8,9 @@ from torch import Tensor
 
 from mi_utils.grading.answers import ask, kind, number, same
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import seeded
 
-# ------------------------------------------------------------------ 8: which feature tells the label?
+# ------------------------------------------------------------------ 07.match: which feature tells the label?
 
 _ROLES = {  # on how many of the labelled prompts each feature is active, on how many of the others, and how strongly
     "best": (5, 8, 1.0),
@@ -25,7 +26,7 @@ _LABELLED, _OTHERS = 6, 54
 
 def _judge_match(answer: Callable) -> None:
     for seed, order in enumerate((tuple(_ROLES), tuple(reversed(_ROLES)))):
-        features, labels = _match_case(order, torch.Generator().manual_seed(seed))
+        features, labels = _match_case(order, seeded(seed))
         got, unchanged = ask(answer, features, labels)
         _compare_match(got, features, labels, order)
         if not unchanged:

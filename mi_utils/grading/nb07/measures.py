@@ -7,19 +7,15 @@ from torch import Tensor
 
 from mi_utils.grading.answers import ask, compare
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import seeded
 
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-# ------------------------------------------------------------------ 4: normalised mean squared error
+# ------------------------------------------------------------------ 07.nmse: normalised mean squared error
 
 
 def _judge_nmse(answer: Callable) -> None:
     # A mean far from 0 and dimensions of unlike variance; the second reconstruction is worse than the mean.
     for tokens, width, noise in ((12, 5, 0.4), (9, 4, 2.5)):
-        generator = _generator()
+        generator = seeded()
         spread, mean = torch.linspace(0.5, 2.0, width), torch.linspace(-2, 4, width)
         y = torch.randn(tokens, width, generator=generator) * spread + mean
         y_hat = 0.8 * y + noise * torch.randn(tokens, width, generator=generator) + noise / 2
@@ -98,7 +94,7 @@ NMSE = Exercise(
     judge=_judge_nmse,
 )
 
-# ------------------------------------------------------------------ 7: the lift over a skip
+# ------------------------------------------------------------------ 07.lift: the lift over a skip
 
 _SKIP = (0.42, 0.08, 0.31, 0.90, 0.55, 0.24, 0.67)
 _LATENTS = (0.21, 0.07, 0.09, 0.72, 0.56, 0.19, 0.33)  # one layer does worse with them

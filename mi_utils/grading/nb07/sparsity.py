@@ -7,18 +7,14 @@ from torch import Tensor
 
 from mi_utils.grading.answers import ask, compare
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import seeded
 
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-# ------------------------------------------------------------------ 3: the tanh penalty
+# ------------------------------------------------------------------ 07.tanh_penalty: the tanh penalty
 
 
 def _judge_penalty(answer: Callable) -> None:
     for tokens, width, targets, c in ((6, 5, 3, 0.7), (4, 4, 2, 2.0)):
-        generator = _generator(tokens)
+        generator = seeded(tokens)
         features = torch.randn(tokens, width, generator=generator).relu()
         decoders = torch.randn(targets, width, 3, generator=generator) * torch.linspace(0.3, 0.9, width)[:, None]
         got, unchanged = ask(answer, features, decoders, c)
@@ -102,13 +98,13 @@ TANH_PENALTY = Exercise(
     judge=_judge_penalty,
 )
 
-# ------------------------------------------------------------------ 5: BatchTopK
+# ------------------------------------------------------------------ 07.batch_topk: BatchTopK
 
 
 def _judge_batch_topk(answer: Callable) -> None:
     # Some tokens with much larger values than others; in the last case fewer values are positive than may be kept.
     for tokens, width, k, shift in ((5, 6, 2, 0.0), (4, 7, 1, -0.2), (4, 5, 3, -1.0)):
-        generator = _generator(tokens + width)
+        generator = seeded(tokens + width)
         scale = torch.linspace(0.5, 3, tokens)[:, None]
         pre = scale * (torch.randn(tokens, width, generator=generator) + shift)
         got, unchanged = ask(answer, pre, k)

@@ -8,19 +8,15 @@ from torch import Tensor
 
 from mi_utils.grading.answers import ask, compare, kind
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import seeded
 
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-# ------------------------------------------------------------------ 1: JumpReLU
+# ------------------------------------------------------------------ 07.jumprelu: JumpReLU
 
 
 def _judge_jumprelu(answer: Callable) -> None:
     threshold = torch.tensor([0.5, 0.0, 1.25, 0.25])
     for shape in ((6, 4), (2, 5, 4), (4,)):
-        pre = 2 * torch.randn(shape, generator=_generator(2))
+        pre = 2 * torch.randn(shape, generator=seeded(2))
         if pre.ndim > 1:
             pre[..., 0, :] = threshold  # not above it
             pre[..., 1, :] = threshold / 2  # positive, and off
@@ -76,13 +72,13 @@ JUMPRELU = Exercise(
     judge=_judge_jumprelu,
 )
 
-# ------------------------------------------------------------------ 2: the output of a cross-layer transcoder
+# ------------------------------------------------------------------ 07.clt_output: the output of a cross-layer transcoder
 
 
 def _judge_clt(answer: Callable) -> None:
     # First the case in which every wrong index still finds a decoder, then the last layer, the first and one between.
     for n_layers, layer in ((3, 1), (4, 3), (4, 0), (5, 2)):
-        generator = _generator(n_layers)
+        generator = seeded(n_layers)
         features = [torch.randn(6, 4, generator=generator).relu() for _ in range(n_layers)]
         W_dec = [torch.randn(n_layers - source, 4, 3, generator=generator) for source in range(n_layers)]
         b_dec = torch.randn(n_layers, 3, generator=generator)
@@ -167,12 +163,12 @@ CLT_OUTPUT = Exercise(
     judge=_judge_clt,
 )
 
-# ------------------------------------------------------------------ 6: fold the scaling into the encoder
+# ------------------------------------------------------------------ 07.unscale: fold the scaling into the encoder
 
 
 def _judge_unscale(answer: Callable) -> None:
     for d_model, width, size in ((4, 4, 2.5), (5, 3, 0.4)):
-        generator = _generator(width)
+        generator = seeded(width)
         W_enc = torch.randn(d_model, width, generator=generator)
         b_enc = torch.randn(width, generator=generator)
         mean = torch.randn(d_model, generator=generator) + 1

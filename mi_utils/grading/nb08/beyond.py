@@ -8,19 +8,15 @@ from torch.nn import functional as F
 
 from mi_utils.grading.answers import ask, compare
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import seeded
 
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-# ------------------------------------------------------------------ 7: parts of an attention score
+# ------------------------------------------------------------------ 08.qk: parts of an attention score
 
 
 def _judge_qk(answer: Callable) -> None:
     # First with sizes that coincide, so that what is left out or mixed up gives numbers; then with four unlike ones.
     for n_queries, n_keys, d_model, d_head in ((4, 4, 5, 5), (3, 6, 7, 4)):
-        generator = _generator(d_head)
+        generator = seeded(d_head)
         queries = torch.randn(n_queries, d_model, generator=generator)
         keys = torch.randn(n_keys, d_model, generator=generator)
         W_Q, W_K = (torch.randn(d_model, d_head, generator=generator) for _ in range(2))
@@ -104,7 +100,7 @@ QK = Exercise(
     judge=_judge_qk,
 )
 
-# ------------------------------------------------------------------ 8: swaps
+# ------------------------------------------------------------------ 08.swap: swaps
 
 
 def _judge_swap(answer: Callable) -> None:
@@ -112,7 +108,7 @@ def _judge_swap(answer: Callable) -> None:
     here = torch.tensor([1.5, 0.0, 2.0, 0.0, 0.7])
     there = torch.tensor([0.0, 0.8, 0.5, 0.0, 1.9])
     for targets in (3, 1):
-        decoders = torch.randn(targets, len(here), 4, generator=_generator(targets))
+        decoders = torch.randn(targets, len(here), 4, generator=seeded(targets))
         got, unchanged = ask(answer, here, there, decoders)
         shapes = {
             "own_layer_only": [(4,)] if targets > 1 else [],

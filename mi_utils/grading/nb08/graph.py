@@ -8,13 +8,9 @@ from torch import Tensor
 
 from mi_utils.grading.answers import ask, compare, kind
 from mi_utils.grading.core import Exercise, Mistake, Stopped
+from mi_utils.grading.tensors import seeded
 
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-# ------------------------------------------------------------------ 4: influence over all paths
+# ------------------------------------------------------------------ 08.influence: influence over all paths
 
 
 def _judge_influence(answer: Callable) -> None:
@@ -46,7 +42,7 @@ def _ask_about(answer: Callable, adjacency: Tensor, weights: Tensor) -> tuple[An
 def _graph(features: int, sources: int, logits: int) -> Tensor:
     """Signed edges [target, source]: features from sources and earlier features, logits from all of these."""
     n = features + sources + logits
-    edges = torch.randn(n, n, generator=_generator(n))
+    edges = torch.randn(n, n, generator=seeded(n))
     edges[:features, :features].tril_(-1)
     edges[features : features + sources] = 0
     edges[:, -logits:] = 0
@@ -137,13 +133,13 @@ INFLUENCE = Exercise(
     judge=_judge_influence,
 )
 
-# ------------------------------------------------------------------ 5: the replacement score
+# ------------------------------------------------------------------ 08.replacement_score: the replacement score
 
 
 def _judge_score(answer: Callable) -> None:
     # Features, errors, tokens, logits, as in a graph; then in another order.
     for n, tokens, errors in ((14, slice(9, 12), slice(5, 9)), (11, slice(0, 2), slice(6, 11))):
-        influence = 0.1 + torch.rand(n, generator=_generator(n))
+        influence = 0.1 + torch.rand(n, generator=seeded(n))
         got, unchanged = ask(answer, influence, tokens, errors)
         at_tokens, at_errors = influence[tokens], influence[errors]
         right = at_tokens.sum() / (at_tokens.sum() + at_errors.sum())
@@ -208,7 +204,7 @@ REPLACEMENT_SCORE = Exercise(
     judge=_judge_score,
 )
 
-# ------------------------------------------------------------------ 6: which answers get a node?
+# ------------------------------------------------------------------ 08.logit_nodes: which answers get a node?
 
 _PARTS = (3, 24, 1, 10, 16, 4, 6)  # of 64, so that sums are exact; no two alike
 

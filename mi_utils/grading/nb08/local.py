@@ -7,18 +7,14 @@ from torch import Tensor
 
 from mi_utils.grading.answers import ask, compare
 from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.tensors import seeded
 
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-# ------------------------------------------------------------------ 1: error nodes
+# ------------------------------------------------------------------ 08.error: error nodes
 
 
 def _judge_error(answer: Callable) -> None:
     for shape in ((4, 6, 3), (2, 2, 5)):
-        generator = _generator()
+        generator = seeded()
         mlp_out, replaced = (torch.randn(shape, generator=generator) for _ in range(2))
         got, unchanged = ask(answer, mlp_out, replaced)
         compare(got, _errors(mlp_out, replaced), _wrong_errors(mlp_out, replaced))
@@ -87,7 +83,7 @@ ERROR = Exercise(
     judge=_judge_error,
 )
 
-# ------------------------------------------------------------------ 2: frozen attention
+# ------------------------------------------------------------------ 08.frozen_attention: frozen attention
 
 
 def _judge_attend(answer: Callable) -> None:
@@ -105,7 +101,7 @@ _Attention = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def _attention_case(positions: int, heads: int, d_head: int, d_model: int) -> _Attention:
-    generator = _generator()
+    generator = seeded()
     stream = torch.randn(positions, d_model, generator=generator)
     future = torch.ones(positions, positions, dtype=torch.bool).triu(1)
     scores = 2 * torch.randn(heads, positions, positions, generator=generator)
@@ -193,13 +189,13 @@ FROZEN_ATTENTION = Exercise(
     judge=_judge_attend,
 )
 
-# ------------------------------------------------------------------ 3: an edge
+# ------------------------------------------------------------------ 08.edge: an edge
 
 
 def _judge_edge(answer: Callable) -> None:
     # The second effect is negative.
     for targets, d_model, value, sign in ((3, 4, 2.5, 1), (2, 3, 0.4, -1)):
-        generator = _generator(targets)
+        generator = seeded(targets)
         decoders, carried = (torch.randn(targets, d_model, generator=generator) for _ in range(2))
         carried = carried * sign * (decoders * carried).sum().sign()
         activation = torch.tensor(value)
