@@ -61,6 +61,24 @@ def compare(
     raise named(got, wrong, Mistake("something_else", seen))
 
 
+def expect(
+    answer: Callable,
+    given: Iterable[Any],
+    wanted: Tensor,
+    wrong: Iterable[tuple[str, Tensor | None]],
+    shapes: Mapping[str, Iterable[tuple[int, ...]]] | None = None,
+) -> None:
+    """Quiet where a function returns the wanted tensor and leaves its arguments as they were.
+
+    Raises:
+        Mistake: as ``compare`` does; ``"in_place"`` where only the arguments were changed.
+    """
+    got, unchanged = ask(answer, *given)
+    compare(got, wanted, wrong, shapes)
+    if not unchanged:
+        raise Mistake("in_place")
+
+
 def named(got: Tensor, wrong: Iterable[tuple[str, Tensor | None]], otherwise: Mistake) -> Mistake:
     """The first of ``wrong``, pairs of a mistake's name and what it gives, that fits; else ``otherwise``."""
     return next((Mistake(name) for name, one in wrong if same(got, one)), otherwise)

@@ -578,6 +578,9 @@ class Source:
             elif isinstance(call, ast.Call) and ast.unparse(call.func) == "compare":
                 yield from ("shape", "something_else")  # what `answers.compare` says where nothing fits
                 yield from (one for values in call.args[2:] for one in self._values(values, scope))
+            elif isinstance(call, ast.Call) and ast.unparse(call.func) == "expect":
+                yield from ("shape", "something_else", "in_place")
+                yield from (one for values in call.args[3:] for one in self._values(values, scope))
             elif isinstance(call, ast.Call) and ast.unparse(call.func) == "judge_randomness":
                 yield from ("global_generator", "same_again", "not_reproducible")
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mi_utils.grading.answers import ask, compare
+from mi_utils.grading.answers import ask, compare, expect
 from mi_utils.grading.core import Exercise, Mistake
 from mi_utils.grading.tensors import seeded
 
@@ -36,10 +36,7 @@ def _with_dropped() -> Tensor:
 
 def _judge_columns(answer: Callable, right: Callable[[Tensor], Tensor], wrong: Callable[[Tensor], Iterator]) -> None:
     W = _weights()
-    got, intact = ask(answer, W)
-    compare(got, right(W), wrong(W), _SHAPES)
-    if not intact:
-        raise Mistake("in_place")
+    expect(answer, (W,), right(W), wrong(W), _SHAPES)
     dropped = _with_dropped()
     got, _ = ask(answer, dropped)
     if isinstance(got, Tensor) and not got.isfinite().all():

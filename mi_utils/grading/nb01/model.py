@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from mi_utils.grading.answers import ask, compare
+from mi_utils.grading.answers import ask, compare, expect
 from mi_utils.grading.core import Exercise, Mistake
 from mi_utils.grading.tensors import seeded
 
@@ -131,11 +131,8 @@ def _judge_loss(answer: Callable) -> None:
         "not_reduced": [(batch, instances, n)],
     }
     for weights in (importance, importance.flip(0) / 3):
-        got, intact = ask(answer, x, out, weights)
         wanted = (weights * (x - out) ** 2).sum(-1).mean(0)
-        compare(got, wanted, _wrong_losses(x, out, weights), shapes)
-        if not intact:
-            raise Mistake("in_place")
+        expect(answer, (x, out, weights), wanted, _wrong_losses(x, out, weights), shapes)
 
 
 def _wrong_losses(x: Tensor, out: Tensor, importance: Tensor) -> Iterator[tuple[str, Tensor]]:

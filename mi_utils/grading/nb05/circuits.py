@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from mi_utils.grading.answers import ask, compare, number, same
+from mi_utils.grading.answers import ask, compare, expect, number, same
 from mi_utils.grading.core import Exercise, Mistake
 from mi_utils.grading.tensors import seeded
 
@@ -195,10 +195,7 @@ def _judge_composed(answer: Callable) -> None:
         scale = torch.linspace(1.5, 3.0, batch * pos).reshape(batch, pos, 1)  # larger than the scale of `out`
         W_K = torch.randn(heads, 7, 4, generator=generator)
         keys = _keys((out + rest) / scale, W_K)
-        got, left = ask(answer, keys, out, W_K, scale)
-        compare(got, keys - _keys(out / scale, W_K), _wrong_keys(keys, out, W_K, scale))
-        if not left:
-            raise Mistake("in_place")
+        expect(answer, (keys, out, W_K, scale), keys - _keys(out / scale, W_K), _wrong_keys(keys, out, W_K, scale))
 
 
 def _keys(x: Tensor, W_K: Tensor) -> Tensor:

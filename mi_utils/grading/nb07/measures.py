@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mi_utils.grading.answers import ask, compare
-from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.answers import expect
+from mi_utils.grading.core import Exercise
 from mi_utils.grading.tensors import seeded
 
 # ------------------------------------------------------------------ 07.nmse: normalised mean squared error
@@ -19,13 +19,10 @@ def _judge_nmse(answer: Callable) -> None:
         spread, mean = torch.linspace(0.5, 2.0, width), torch.linspace(-2, 4, width)
         y = torch.randn(tokens, width, generator=generator) * spread + mean
         y_hat = 0.8 * y + noise * torch.randn(tokens, width, generator=generator) + noise / 2
-        got, unchanged = ask(answer, y, y_hat)
-        y, y_hat = y.double(), y_hat.double()
+        exact, exact_hat = y.double(), y_hat.double()
         shapes = {"per_token": [(tokens,), (tokens, 1)], "per_dimension": [(width,), (1, width)]}
-        right = (y - y_hat).square().sum() / (y - y.mean(0)).square().sum()
-        compare(got, right, _wrong_nmses(y, y_hat, right), shapes)
-        if not unchanged:
-            raise Mistake("in_place")
+        right = (exact - exact_hat).square().sum() / (exact - exact.mean(0)).square().sum()
+        expect(answer, (y, y_hat), right, _wrong_nmses(exact, exact_hat, right), shapes)
 
 
 def _wrong_nmses(y: Tensor, y_hat: Tensor, right: Tensor) -> list[tuple[str, Tensor]]:
@@ -104,11 +101,8 @@ _HARMFUL = (0.45, 0.12, 0.30, 0.99, 0.61, 0.20, 0.80)  # most do
 def _judge_lift(answer: Callable) -> None:
     skip = torch.tensor(_SKIP)
     for fvu in (torch.tensor(_LATENTS), torch.tensor(_HARMFUL)):
-        got, unchanged = ask(answer, fvu, skip)
         shapes = {"per_layer": [(len(skip),)]}
-        compare(got, (1 - fvu / skip).median(), _wrong_lifts(fvu, skip), shapes)
-        if not unchanged:
-            raise Mistake("in_place")
+        expect(answer, (fvu, skip), (1 - fvu / skip).median(), _wrong_lifts(fvu, skip), shapes)
 
 
 def _wrong_lifts(fvu: Tensor, skip: Tensor) -> list[tuple[str, Tensor]]:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mi_utils.grading.answers import ask, compare
-from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.answers import expect
+from mi_utils.grading.core import Exercise
 from mi_utils.grading.tensors import seeded
 
 # ------------------------------------------------------------------ 07.tanh_penalty: the tanh penalty
@@ -17,13 +17,10 @@ def _judge_penalty(answer: Callable) -> None:
         generator = seeded(tokens)
         features = torch.randn(tokens, width, generator=generator).relu()
         decoders = torch.randn(targets, width, 3, generator=generator) * torch.linspace(0.3, 0.9, width)[:, None]
-        got, unchanged = ask(answer, features, decoders, c)
         shapes = {"not_summed": [(tokens, width)], "per_token": [(tokens,), (tokens, 1)], "per_feature": [(width,)]}
         norms = decoders.square().sum((0, 2)).sqrt()
         right = torch.tanh(c * norms * features).sum(-1).mean()
-        compare(got, right, _wrong_penalties(features, decoders, c), shapes)
-        if not unchanged:
-            raise Mistake("in_place")
+        expect(answer, (features, decoders, c), right, _wrong_penalties(features, decoders, c), shapes)
 
 
 def _wrong_penalties(features: Tensor, decoders: Tensor, c: float) -> list[tuple[str, Tensor]]:
@@ -107,10 +104,7 @@ def _judge_batch_topk(answer: Callable) -> None:
         generator = seeded(tokens + width)
         scale = torch.linspace(0.5, 3, tokens)[:, None]
         pre = scale * (torch.randn(tokens, width, generator=generator) + shift)
-        got, unchanged = ask(answer, pre, k)
-        compare(got, _kept(pre, k * tokens), _wrong_budgets(pre, k), {"one_row": [(k * tokens,), (k,), (tokens, k)]})
-        if not unchanged:
-            raise Mistake("in_place")
+        expect(answer, (pre, k), _kept(pre, k * tokens), _wrong_budgets(pre, k), {"one_row": [(k * tokens,), (k,), (tokens, k)]})
 
 
 def _largest(ranked: Tensor, count: int) -> Tensor:

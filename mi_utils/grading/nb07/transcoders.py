@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mi_utils.grading.answers import ask, compare, kind
+from mi_utils.grading.answers import ask, compare, expect, kind
 from mi_utils.grading.core import Exercise, Mistake
 from mi_utils.grading.tensors import seeded
 
@@ -20,10 +20,7 @@ def _judge_jumprelu(answer: Callable) -> None:
         if pre.ndim > 1:
             pre[..., 0, :] = threshold  # not above it
             pre[..., 1, :] = threshold / 2  # positive, and off
-        got, unchanged = ask(answer, pre, threshold)
-        compare(got, pre * (pre > threshold), _wrong_jumps(pre, threshold))
-        if not unchanged:
-            raise Mistake("in_place")
+        expect(answer, (pre, threshold), pre * (pre > threshold), _wrong_jumps(pre, threshold))
 
 
 def _wrong_jumps(pre: Tensor, threshold: Tensor) -> list[tuple[str, Tensor]]:

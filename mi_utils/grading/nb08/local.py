@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mi_utils.grading.answers import ask, compare
-from mi_utils.grading.core import Exercise, Mistake
+from mi_utils.grading.answers import expect
+from mi_utils.grading.core import Exercise
 from mi_utils.grading.tensors import seeded
 
 # ------------------------------------------------------------------ 08.error: error nodes
@@ -16,10 +16,7 @@ def _judge_error(answer: Callable) -> None:
     for shape in ((4, 6, 3), (2, 2, 5)):
         generator = seeded()
         mlp_out, replaced = (torch.randn(shape, generator=generator) for _ in range(2))
-        got, unchanged = ask(answer, mlp_out, replaced)
-        compare(got, _errors(mlp_out, replaced), _wrong_errors(mlp_out, replaced))
-        if not unchanged:
-            raise Mistake("in_place")
+        expect(answer, (mlp_out, replaced), _errors(mlp_out, replaced), _wrong_errors(mlp_out, replaced))
 
 
 def _errors(mlp_out: Tensor, replaced: Tensor, position: int = 0) -> Tensor:
@@ -90,11 +87,8 @@ def _judge_attend(answer: Callable) -> None:
     # First with sizes that coincide, so that axes which are mixed up give numbers.
     for positions, heads, d_head, d_model in ((5, 5, 4, 4), (6, 3, 2, 5)):
         given = _attention_case(positions, heads, d_head, d_model)
-        got, unchanged = ask(answer, *given)
         shapes = {"heads_apart": [(heads, positions, d_model), (positions, heads, d_model)]}
-        compare(got, _attended(*given), _wrong_attention(*given), shapes)
-        if not unchanged:
-            raise Mistake("in_place")
+        expect(answer, given, _attended(*given), _wrong_attention(*given), shapes)
 
 
 _Attention = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -199,11 +193,8 @@ def _judge_edge(answer: Callable) -> None:
         decoders, carried = (torch.randn(targets, d_model, generator=generator) for _ in range(2))
         carried = carried * sign * (decoders * carried).sum().sign()
         activation = torch.tensor(value)
-        got, unchanged = ask(answer, activation, decoders, carried)
         shapes = {"not_summed": [(targets,), (targets, 1), (targets, d_model), (d_model,), (targets, targets)]}
-        compare(got, activation * (decoders * carried).sum(), _wrong_edges(activation, decoders, carried), shapes)
-        if not unchanged:
-            raise Mistake("in_place")
+        expect(answer, (activation, decoders, carried), activation * (decoders * carried).sum(), _wrong_edges(activation, decoders, carried), shapes)
 
 
 def _wrong_edges(activation: Tensor, decoders: Tensor, carried: Tensor) -> list[tuple[str, Tensor]]:
