@@ -65,7 +65,7 @@ class Exercise:
 
 
 class _Registry(Mapping[str, Exercise]):
-    """All exercises by id; those of notebook NN are in ``mi_utils.grading.nbNN``, loaded on first use."""
+    """All exercises by id; those of notebook NN are in the package ``mi_utils.grading.nbNN``, loaded on first use."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, dict[str, Exercise]] = {}
@@ -109,6 +109,16 @@ def exercise(exercise_id: str) -> Exercise:
         raise ValueError(f"exercise_id is {exercise_id!r}; there are: {there}") from None
 
 
+def where(exercise_id: str) -> str:
+    """The file and the line in which the check of an exercise begins: ``".../grading/nb06/paths.py:17"``.
+
+    Raises:
+        ValueError: no such exercise.
+    """
+    judge = inspect.unwrap(exercise(exercise_id).judge)
+    return f"{inspect.getsourcefile(judge)}:{inspect.getsourcelines(judge)[1]}"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a check says. ``status`` is ``passed``, ``not yet`` or ``mistake``; ``mistake`` is its name."""
@@ -132,7 +142,7 @@ class Verdict:
 
 
 def check(exercise_id: str, answer: Any, **context: Any) -> Verdict:
-    """Judge an answer and remember it if it passed.
+    """Judge an answer and remember it if it passed: in the file of progress, and for ``grading.answer``.
 
     Args:
         exercise_id: ``"NN.name"``.
@@ -146,10 +156,25 @@ def check(exercise_id: str, answer: Any, **context: Any) -> Verdict:
     asked, strict = exercise(exercise_id), config.strict_grading()
     verdict = _judge(asked, answer, context)
     if verdict.status == "passed":
+        _PASSED[exercise_id] = answer
         store.remember(exercise_id)
-    elif strict:
+        return verdict
+    if has_passed(exercise_id, answer):  # with another context, or before a helper of it was changed
+        del _PASSED[exercise_id]
+    if strict:
         raise ExerciseError(repr(verdict))
     return verdict
+
+
+_PASSED: dict[str, Any] = {}  # in this process, by exercise id: the last answer that passed
+_ANY = object()
+
+
+def has_passed(exercise_id: str, answer: Any = _ANY) -> bool:
+    """Whether this very answer (by default: any) passed the last check of it in this process."""
+    if exercise_id not in _PASSED:
+        return False
+    return answer is _ANY or _PASSED[exercise_id] is answer
 
 
 _NOT_YET = "Write your answer in the cell above and run both cells again."

@@ -4,7 +4,11 @@ A module ``test_exercises_nbNN.py`` defines, with ``tiny`` a small model:
 
 * ``CONTEXTS``: exercise id -> functions ``tiny -> context``, one or more, with which its check is called;
 * ``RIGHT``: exercise id -> name -> an answer that must pass with every context;
-* ``WRONG``: exercise id -> mistake -> answers, as learners write them, that make this mistake with the first.
+* ``WRONG``: exercise id -> mistake -> answers, as learners write them, that make this mistake with the first;
+* ``MODEL_OF_WRONG_ANSWERS``: the fixture of the model with which wrong answers are tested; without it, ``tiny``.
+
+``test_all_notebooks.py`` tries them all, one test an exercise, and lists every answer that is told something else.
+The module itself holds only what is particular to its notebook.
 
 An answer that depends on the context (the model, say) is wrapped in ``FromContext``.
 """
@@ -15,9 +19,9 @@ import linecache
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
-import pytest
 from nbformat import NotebookNode
 
 from mi_utils import grading
@@ -36,25 +40,40 @@ def answer_for(answer: Any, context: Mapping[str, Any]) -> Any:
     return answer.make(context) if isinstance(answer, FromContext) else answer
 
 
-def assert_passes(exercise: str, answer: Any, contexts: list[Callable], tiny: Any) -> None:
-    """A right answer passes with every context, and nothing is said about it."""
-    for context in contexts:
-        given = context(tiny)
-        verdict = grading.check(exercise, answer_for(answer, given), **given)
-        assert (verdict.status, verdict.mistake, verdict.text) == ("passed", "", "")
+def cases(exercise: str) -> ModuleType:
+    """The module with the answers to the exercises of that notebook."""
+    return importlib.import_module(f"test_exercises_nb{exercise.partition('.')[0]}")
 
 
-def right_cases(right: Mapping[str, Mapping[str, Any]]) -> list:
-    return [pytest.param(one, answer, id=f"{one}-{name}") for one in right for name, answer in right[one].items()]
+def told(exercise: str, answer: Any, context: Mapping[str, Any]) -> tuple[str, str]:
+    """What a check says of an answer: the mistake's name, or else the status, and the text."""
+    try:
+        verdict = grading.check(exercise, answer_for(answer, context), **context)
+    except Exception as error:  # the check itself is at fault; the other answers are tried all the same
+        return "the check stopped", f"{type(error).__name__}: {error}"
+    return verdict.mistake or verdict.status, verdict.text
 
 
-def wrong_cases(wrong: Mapping[str, Mapping[str, list]]) -> list:
-    return [
-        pytest.param(one, mistake, answer, id=f"{one}-{mistake}-{i}")
-        for one in wrong
-        for mistake, answers in wrong[one].items()
-        for i, answer in enumerate(answers)
-    ]
+def right_but_not_passed(exercise: str, model: Any) -> dict[str, tuple[str, str]]:
+    """Right answers about which anything is said, in any of the contexts: name and number of the context -> what."""
+    tested = cases(exercise)
+    said = {
+        f"{name}, context {i}": told(exercise, answer, context(model))
+        for name, answer in tested.RIGHT[exercise].items()
+        for i, context in enumerate(tested.CONTEXTS[exercise])
+    }
+    return {where: what for where, what in said.items() if what != ("passed", "")}
+
+
+def wrong_but_not_told(exercise: str, model: Any) -> dict[str, tuple[str, str]]:
+    """Wrong answers that are not told their mistake, or not in words: mistake and number of the answer -> what is."""
+    tested, found = cases(exercise), {}
+    for mistake, answers in tested.WRONG[exercise].items():
+        for i, answer in enumerate(answers):
+            name, text = told(exercise, answer, tested.CONTEXTS[exercise][0](model))
+            if name != mistake or not text:
+                found[f"{mistake}, answer {i}"] = name, text
+    return found
 
 
 def notebooks_with_exercises() -> list[str]:
@@ -68,11 +87,16 @@ def uncovered(number: str) -> Iterator[str]:
     except ModuleNotFoundError:
         yield f"tests/exercises/test_exercises_nb{number}.py is missing"
         return
-    for name, exercise in grading.EXERCISES.notebook(number).items():
+    asked = grading.EXERCISES.notebook(number)
+    answered = {**tested.CONTEXTS, **tested.RIGHT, **tested.WRONG}
+    yield from (f"{name}: there is no such exercise" for name in answered if name not in asked)
+    for name, exercise in asked.items():
         if len(tested.RIGHT.get(name, ())) < 2:
             yield f"{name}: fewer than two right answers"
         wrong = tested.WRONG.get(name, {})
-        yield from (f"{name}: no answer makes the mistake {one!r}" for one in exercise.mistakes if not wrong.get(one))
+        yield from (
+            f"{name}: no answer makes the mistake {one!r}" for one in exercise.mistakes if not wrong.get(one)
+        )
         strays = wrong.keys() - exercise.mistakes.keys() - {STOPPED}
         yield from (f"{name}: the mistake {one!r} is not declared" for one in sorted(strays))
 
@@ -123,7 +147,9 @@ def _setup(cells: list[NotebookNode]) -> ast.Module:
 def _is_harmless(node: ast.stmt) -> bool:
     if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
         return True
-    if not isinstance(node, ast.Assign) or any(isinstance(one, ast.Subscript | ast.Attribute) for one in node.targets):
+    if not isinstance(node, ast.Assign) or any(
+        isinstance(one, ast.Subscript | ast.Attribute) for one in node.targets
+    ):
         return False  # an item of something that was computed
     try:
         return ast.literal_eval(node.value) is not ...

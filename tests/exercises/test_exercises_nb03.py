@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from frame import FromContext, answer_for, assert_passes, right_cases, wrong_cases
+from frame import FromContext, answer_for
 from torch.nn import functional as F
 
 from mi_utils import grading, models, prompts
@@ -1206,18 +1206,8 @@ WRONG = {
 OF_A_MODEL = ("03.lens_by_hand", "03.find_the_bug")
 
 
-@pytest.mark.parametrize(("exercise", "answer"), right_cases(RIGHT))
-def test_a_right_answer_passes_in_every_form(exercise, answer, tiny):
-    assert_passes(exercise, answer, CONTEXTS[exercise], tiny)
-
-
-@pytest.mark.filterwarnings("ignore:reduction")  # F.kl_div warns of its default, and then a learner may still use it
-@pytest.mark.parametrize(("exercise", "mistake", "answer"), wrong_cases(WRONG))
-def test_a_wrong_answer_is_told_which_mistake_it_makes(exercise, mistake, answer, llama_model):
-    given = CONTEXTS[exercise][0](llama_model)  # in `tiny` the unembedding is the embedding, whatever the mistake
-    verdict = grading.check(exercise, answer_for(answer, given), **given)
-    assert (verdict.status, verdict.mistake) == ("mistake", mistake), verdict.text
-    assert verdict.text
+# In `tiny` the unembedding is the embedding, whatever the mistake.
+MODEL_OF_WRONG_ANSWERS = "llama_model"
 
 
 def tell(exercise, answer, model):
