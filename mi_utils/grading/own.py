@@ -43,7 +43,9 @@ def answer(exercise_id: str, own: Any, *, otherwise: Any) -> Any:
     """
     asked, strict = core.exercise(exercise_id), config.strict_grading()
     if asked.asks_for == "function" and not callable(otherwise):
-        raise ValueError(f"otherwise is {otherwise!r}; it should be a function, as {exercise_id} asks for one")
+        raise ValueError(
+            f"otherwise is {otherwise!r}; it should be a function, as {exercise_id} asks for one"
+        )
     if core.has_passed(exercise_id, own):
         return own
     why = _why(exercise_id, own)
