@@ -2,11 +2,12 @@
 
 ``check("00.zero_head", answer)`` gives a verdict: passed, not yet, or a mistake by name. With
 ``MI_GRADING=strict`` anything but passed is an error. Solved exercises are remembered in the file
-``MI_PROGRESS``; ``progress()`` shows them. ``answer("00.zero_head", zero_head, otherwise=...)`` is the learner's own
-function once it passed, so that the notebook goes on with it.
+``MI_PROGRESS``; ``progress()`` shows them. ``answer("00.zero_head", zero_head, otherwise=...)`` is the
+learner's own function once it passed, so that the notebook goes on with it.
 
-The checks of notebook NN are in the package ``nbNN``, in files by topic: its docstring says which exercise is in which
-file, ``where("00.zero_head")`` names file and line. They import nothing of ``mi_utils`` outside ``grading``.
+The checks of notebook NN are in the package ``nbNN``, in files by topic: its docstring says which exercise is
+in which file, ``where("00.zero_head")`` names file and line. They import nothing of ``mi_utils`` outside
+``grading``.
 """
 
 from mi_utils.grading.core import (

@@ -12,7 +12,7 @@ from mi_utils.grading.core import Mistake, Stopped
 
 
 def same(got: Any, wanted: Tensor | None, *, rtol: float = 1e-4, atol: float = 1e-5) -> bool:
-    """Whether an answer has the wanted shape and values; on which device and in which dtype is left to the learner.
+    """Whether an answer has the wanted shape and values; device and dtype are left to the learner.
 
     Where fractions must not pass for whole numbers, ``wanted`` has to be of a floating dtype.
     """
@@ -98,7 +98,7 @@ def ask(answer: Callable, *given: Any) -> tuple[Any, bool]:
 
 
 def outcome(answer: Callable, *given: Any) -> tuple[Any, BaseException | None]:
-    """What a function returns for copies of the arguments, and the exception with which it stops; one is None."""
+    """What a function returns for copies of the arguments, and with which exception it stops; one is None."""
     try:
         return answer(*_copies(given)), None
     except Stopped as stopped:

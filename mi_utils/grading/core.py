@@ -65,7 +65,7 @@ class Exercise:
 
 
 class _Registry(Mapping[str, Exercise]):
-    """All exercises by id; those of notebook NN are in the package ``mi_utils.grading.nbNN``, loaded on first use."""
+    """All exercises by id; those of notebook NN are in ``mi_utils.grading.nbNN``, loaded on first use."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, dict[str, Exercise]] = {}
@@ -205,7 +205,7 @@ def _judge(asked: Exercise, answer: Any, context: dict[str, Any]) -> Verdict:
 
 
 def _stopped(asked: Exercise, error: BaseException, answer: Any) -> Verdict:
-    """What is said of an exception in the learner's code: like a mistake, unless it says *not written yet*."""
+    """What is said of an exception in the learner's code: a mistake, unless it says *not written yet*."""
     # Torch raises NotImplementedError too ("... not implemented for 'Bool'"), but never by a Python `raise`.
     line = traceback.extract_tb(error.__traceback__)[-1].line or ""
     if isinstance(error, NotImplementedError) and (not error.args or line.startswith("raise")):
@@ -217,15 +217,17 @@ def _stopped(asked: Exercise, error: BaseException, answer: Any) -> Verdict:
 
 
 def line_of_learner(error: BaseException, answer: Any) -> str:
-    """The source line in the learner's function, as deep in it as possible, in which the error arose; else ``""``."""
+    """The line of the learner's function, as deep as possible, in which the error arose; else ``""``."""
     own = set(_codes(answer))
-    stack = zip(traceback.walk_tb(error.__traceback__), traceback.extract_tb(error.__traceback__), strict=True)
+    stack = zip(
+        traceback.walk_tb(error.__traceback__), traceback.extract_tb(error.__traceback__), strict=True
+    )
     lines = [told.line or "" for (frame, _), told in stack if frame.f_code in own]
     return lines[-1] if lines else ""
 
 
 def _codes(answer: Any) -> Iterator[CodeType]:
-    """The code of a function, however it is wrapped, or of an object that can be called, and all code in it."""
+    """The code of a function, however it is wrapped, or of an object that is called, and all code in it."""
     wraps = (getattr(answer, name, None) for name in ("func", "__func__", "__wrapped__"))
     inner = next(filter(callable, wraps), None)
     if inner is not None:
@@ -241,7 +243,7 @@ def _codes(answer: Any) -> Iterator[CodeType]:
 
 
 def _guarded(answer: Any) -> Any:
-    """A function whose exceptions, those of a call that does not fit its arguments too, arrive as ``Stopped``."""
+    """A function whose exceptions, those of a call that doesn't fit its arguments too, are ``Stopped``."""
     if not (inspect.isroutine(answer) or isinstance(answer, functools.partial)):
         return answer
 
@@ -258,14 +260,17 @@ def _guarded(answer: Any) -> Any:
 
 
 def _is_learners(error: Exception, answer: Any) -> bool:
-    """Whether the error went through the module where the answer's class was written (else the check is at fault)."""
+    """Whether the error went through the module where the answer's class was written.
+
+    Else the check is at fault.
+    """
     module = (answer if isinstance(answer, type) else type(answer)).__module__
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(frame.f_globals.get("__name__") == module for frame in frames)
 
 
 def is_unsolved(answer: Any) -> bool:
-    """Whether an answer is still the stub: ``...``, ``None``, a container that holds ``...``, or a stub function."""
+    """Whether it is still the stub: ``...``, ``None``, a container that holds ``...``, or a stub function."""
     return answer is None or _has_gap(answer) or (inspect.isfunction(answer) and _is_stub(answer))
 
 
@@ -276,7 +281,7 @@ def _has_gap(answer: Any) -> bool:
 
 
 def _is_stub(function: Callable) -> bool:
-    """Whether nothing but a docstring, ``pass`` and ``...`` stands in it, or a value in it is still ``...``."""
+    """Whether nothing but a docstring, ``pass`` and ``...`` is in it, or a value in it is still ``...``."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
@@ -291,7 +296,9 @@ def _is_blank(node: ast.stmt) -> bool:
     if isinstance(node, ast.With):
         return all(map(_is_blank, node.body))
     literal = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    return isinstance(node, ast.Pass) or (literal and (node.value.value is ... or isinstance(node.value.value, str)))
+    return isinstance(node, ast.Pass) or (
+        literal and (node.value.value is ... or isinstance(node.value.value, str))
+    )
 
 
 def _leaves_gap(node: ast.AST) -> bool:

@@ -24,8 +24,8 @@ class Instead:
 def answer(exercise_id: str, own: Any, *, otherwise: Any) -> Any:
     """The learner's own answer if it passed, else something that takes its place, so that *Run All* goes on.
 
-    Own is used if the last check of this very object in this kernel said *passed*. One that was written anew since
-    then has to be checked again. Of a value that is changed in place, such as a dict, nothing is noticed.
+    Own is used if the last check of this very object in this kernel said *passed*. One that was written anew
+    since then has to be checked again. That a value, such as a dict, was changed in place is not noticed.
     Where own is used nothing is shown, else one line that says so, and why.
 
         path_patched = grading.answer("06.path_patch", path_patch, otherwise=circuits.path_patch)

@@ -15,8 +15,10 @@ class Progress:
 
     def __repr__(self) -> str:
         done = sum(row[3] for row in self.rows)
-        lines = [f"{'✓' if solved else '·'} {name}  {title} ({minutes} min)"
-                 for name, title, minutes, solved in self.rows]  # fmt: skip
+        lines = [
+            f"{'✓' if solved else '·'} {name}  {title} ({minutes} min)"
+            for name, title, minutes, solved in self.rows
+        ]
         return "\n".join([f"{done} of {len(self.rows)} exercises solved", *lines])
 
     def _repr_html_(self) -> str:

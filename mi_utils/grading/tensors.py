@@ -1,4 +1,4 @@
-"""What checks share that make tensors of their own and draw at random: generators, norms, and whose chance it was."""
+"""What checks share that make tensors and draw at random: generators, norms, and whose chance it was."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator

@@ -5,9 +5,9 @@ A module ``test_exercises_nbNN.py`` defines, with ``tiny`` a small model:
 * ``CONTEXTS``: exercise id -> functions ``tiny -> context``, one or more, with which its check is called;
 * ``RIGHT``: exercise id -> name -> an answer that must pass with every context;
 * ``WRONG``: exercise id -> mistake -> answers, as learners write them, that make this mistake with the first;
-* ``MODEL_OF_WRONG_ANSWERS``: the fixture of the model with which wrong answers are tested; without it, ``tiny``.
+* ``MODEL_OF_WRONG_ANSWERS``: the fixture of the model for wrong answers; without it, ``tiny``.
 
-``test_all_notebooks.py`` tries them all, one test an exercise, and lists every answer that is told something else.
+``test_all_notebooks.py`` tries them all, and lists every answer that is told something else.
 The module itself holds only what is particular to its notebook.
 
 An answer that depends on the context (the model, say) is wrapped in ``FromContext``.
@@ -55,7 +55,7 @@ def told(exercise: str, answer: Any, context: Mapping[str, Any]) -> tuple[str, s
 
 
 def right_but_not_passed(exercise: str, model: Any) -> dict[str, tuple[str, str]]:
-    """Right answers about which anything is said, in any of the contexts: name and number of the context -> what."""
+    """Right answers of which anything is said: name and number of the context -> what."""
     tested = cases(exercise)
     said = {
         f"{name}, context {i}": told(exercise, answer, context(model))
@@ -66,7 +66,7 @@ def right_but_not_passed(exercise: str, model: Any) -> dict[str, tuple[str, str]
 
 
 def wrong_but_not_told(exercise: str, model: Any) -> dict[str, tuple[str, str]]:
-    """Wrong answers that are not told their mistake, or not in words: mistake and number of the answer -> what is."""
+    """Wrong answers that aren't told their mistake, or not in words: mistake and number -> what is told."""
     tested, found = cases(exercise), {}
     for mistake, answers in tested.WRONG[exercise].items():
         for i, answer in enumerate(answers):
@@ -102,7 +102,7 @@ def uncovered(number: str) -> Iterator[str]:
 
 
 def worked_verdicts(nb: NotebookNode, name: str, model: Any) -> dict[str, grading.Verdict]:
-    """Exercise id -> what its check says of the worked solution that stands in the notebook, run on ``model``.
+    """Exercise id -> what its check says of the worked solution in the notebook, run on ``model``.
 
     Before a solution run the imports, definitions and constants above it and the cell of parameters, nothing
     else: no sweep, no figure. The check gets what the notebook's own hands it as far as that is known by then

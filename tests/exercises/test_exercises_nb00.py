@@ -49,12 +49,16 @@ def cache_by_site(model, tokens, layer):
 
 
 def cache_by_name(m, toks, which):
-    return m.run_with_cache(toks, names_filter=f"blocks.{which}.hook_resid_pre")[1][f"blocks.{which}.hook_resid_pre"]
+    return m.run_with_cache(toks, names_filter=f"blocks.{which}.hook_resid_pre")[1][
+        f"blocks.{which}.hook_resid_pre"
+    ]
 
 
 def cache_by_hook(model, tokens, layer):
     kept = []
-    model.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{layer}.hook_resid_pre", lambda x, hook: kept.append(x.clone()))])
+    model.run_with_hooks(
+        tokens, fwd_hooks=[(f"blocks.{layer}.hook_resid_pre", lambda x, hook: kept.append(x.clone()))]
+    )
     return kept[0]
 
 
@@ -144,7 +148,9 @@ CACHE_WRONG = {
         tuple_for_cache_by_name,
         tuple_asked_politely,
         lambda model, tokens, layer: model.run_with_cache(tokens)["resid_pre", layer],
-        lambda m, t, i: m.run_with_cache(t, names_filter=f"blocks.{i}.hook_resid_pre")[f"blocks.{i}.hook_resid_pre"],
+        lambda m, t, i: m.run_with_cache(t, names_filter=f"blocks.{i}.hook_resid_pre")[
+            f"blocks.{i}.hook_resid_pre"
+        ],
     ],
     "logits_for_cache": [
         logits_for_cache,
@@ -175,7 +181,10 @@ CACHE_WRONG = {
     ],
     "between_attention_and_mlp": [cached(lambda cache, layer, _: cache["resid_mid", layer])],
     "off_by_one": [cached(lambda cache, layer, _: cache["resid_pre", layer - 1] * (layer > 0))],
-    "embedding": [cached(lambda cache, layer, _: cache["embed"]), lambda model, tokens, layer: model.embed(tokens)],
+    "embedding": [
+        cached(lambda cache, layer, _: cache["embed"]),
+        lambda model, tokens, layer: model.embed(tokens),
+    ],
     "normalised": [
         cached(lambda cache, layer, _: cache[f"blocks.{layer}.ln1.hook_normalized"]),
         cached(lambda cache, layer, _: rms_normalised(cache["resid_pre", layer])),
@@ -216,7 +225,9 @@ def shapes(*, as_type: Callable = tuple, **changed: Callable) -> FromContext:
             "k": (batch, pos, cfg.n_key_value_heads, cfg.d_head),
             "pattern": (batch, cfg.n_heads, pos, pos),
         }
-        return {site: as_type(changed[site](size) if site in changed else size) for site, size in sizes.items()}
+        return {
+            site: as_type(changed[site](size) if site in changed else size) for site, size in sizes.items()
+        }
 
     return FromContext(make)
 
@@ -291,7 +302,10 @@ SHAPES_WRONG = {
         shapes(pattern=lambda size: (size[0], size[2], size[3], size[1])),
     ],
     "pattern_one_position": [shapes(pattern=lambda size: size[:3])],
-    "heads_flat": [shapes(q=lambda size: (*size[:2], 32)), shapes(q=lambda s: (*s[:2], 32), k=lambda s: (*s[:2], 16))],
+    "heads_flat": [
+        shapes(q=lambda size: (*size[:2], 32)),
+        shapes(q=lambda s: (*s[:2], 32), k=lambda s: (*s[:2], 16)),
+    ],
     "shape": [
         shapes(resid_pre=lambda size: (*size[:2], 8)),
         shapes(q=lambda size: (*size[:2], 2, 8)),
@@ -323,7 +337,9 @@ def zero_by_where(z, **rest):
 
 
 def zero_by_stack(z, hook):
-    return torch.stack([torch.zeros_like(z[:, :, i]) if i == HEAD else z[:, :, i] for i in range(z.shape[2])], dim=2)
+    return torch.stack(
+        [torch.zeros_like(z[:, :, i]) if i == HEAD else z[:, :, i] for i in range(z.shape[2])], dim=2
+    )
 
 
 def zero_by_fill(z, hook):
@@ -409,7 +425,12 @@ ZERO_WRONG = {
         put(ALL, ALL, HEAD, 0),
         put(0, -1, HEAD),
     ],
-    "other_head": [put(ALL, ALL, HEAD + 1), put(ALL, ALL, HEAD - 1), put(ALL, ALL, -1), put(ALL, ALL, HEAD - 2)],
+    "other_head": [
+        put(ALL, ALL, HEAD + 1),
+        put(ALL, ALL, HEAD - 1),
+        put(ALL, ALL, -1),
+        put(ALL, ALL, HEAD - 2),
+    ],
     "more_than_the_head": [
         put(ALL, ALL, slice(HEAD, None)),
         put(ALL, ALL, slice(None, HEAD + 1)),
@@ -458,7 +479,9 @@ def control_by_add_hook(model, tokens, name):
 
 def control_with_empty_hooks(model, tokens, name):
     plain = model.run_with_hooks(tokens, fwd_hooks=[])
-    hooked = model.run_with_hooks(tokens, fwd_hooks=[(lambda point: point == name, same)], reset_hooks_end=True)
+    hooked = model.run_with_hooks(
+        tokens, fwd_hooks=[(lambda point: point == name, same)], reset_hooks_end=True
+    )
     return (plain - hooked).abs().max().unsqueeze(0)
 
 
@@ -508,7 +531,9 @@ def losses_compared(model, tokens, name):
 
 
 def control_returning_nothing(model, tokens, name):
-    return (model.run_with_hooks(tokens, fwd_hooks=[(name, lambda x, hook: None)]) - model(tokens)).abs().max()
+    return (
+        (model.run_with_hooks(tokens, fwd_hooks=[(name, lambda x, hook: None)]) - model(tokens)).abs().max()
+    )
 
 
 def control_only_recording(model, tokens, name):
@@ -583,7 +608,10 @@ NO_OP_WRONG = {
         compared(lambda a, b: "0"),
         compared(lambda a, b: (a - b).numpy()),
     ],
-    "signed_mean": [compared(lambda a, b: (a - b).mean()), compared(lambda a, b: (b - a).mean().abs().item())],
+    "signed_mean": [
+        compared(lambda a, b: (a - b).mean()),
+        compared(lambda a, b: (b - a).mean().abs().item()),
+    ],
     "diluted": [
         compared(lambda a, b: (a - b).abs().mean()),
         compared(torch.nn.functional.l1_loss),
@@ -608,7 +636,10 @@ NO_OP_WRONG = {
         compared(lambda a, b: (a - b)[0, -1].abs().max()),
     ],
     "rounded": [
-        *(compared(lambda a, b, digits=digits: round(largest(a, b).item(), digits)) for digits in (0, 1, 2, 3, 4)),
+        *(
+            compared(lambda a, b, digits=digits: round(largest(a, b).item(), digits))
+            for digits in (0, 1, 2, 3, 4)
+        ),
         compared(lambda a, b: round(largest(a, b).item())),
         compared(lambda a, b: int(largest(a, b))),
         compared(lambda a, b: max(largest(a, b).item() - 2e-3, 0.0)),
@@ -765,7 +796,9 @@ def test_right_answers_pass_on_gpt2_as_well(exercise, gpt2_model):
         given = context(gpt2_model)
         if "layer" in given:
             given["layer"] = min(given["layer"], gpt2_model.cfg.n_layers - 1)
-        verdicts = {name: grading.check(exercise, answer, **given).status for name, answer in RIGHT[exercise].items()}
+        verdicts = {
+            name: grading.check(exercise, answer, **given).status for name, answer in RIGHT[exercise].items()
+        }
         assert set(verdicts.values()) == {"passed"}, verdicts
 
 
@@ -805,7 +838,9 @@ def test_shapes_are_told_where_they_differ_and_only_there(tiny):
     batch, pos = context["tokens"].shape
     last = grading.check("00.cache_activation", cached(lambda cache, layer, _: cache["z", layer]), **context)
     assert f"Yours has shape {(batch, pos, 4, 8)}, the stream {(batch, pos, 32)}." in last.text
-    other = grading.check("00.cache_activation", cached(lambda cache, layer, _: cache["attn_out", layer]), **context)
+    other = grading.check(
+        "00.cache_activation", cached(lambda cache, layer, _: cache["attn_out", layer]), **context
+    )
     assert "shape" not in other.text
 
 
@@ -829,7 +864,9 @@ def test_a_right_attribution_passes_with_every_eps():
 def test_a_control_is_judged_on_very_short_prompts_too(tiny):
     for length in (1, 2, 3):
         given = {"model": tiny, "tokens": tokens(tiny)[:1, :length], "name": "blocks.1.hook_resid_pre"}
-        verdicts = {name: grading.check("00.no_op_control", answer, **given) for name, answer in NO_OP_RIGHT.items()}
+        verdicts = {
+            name: grading.check("00.no_op_control", answer, **given) for name, answer in NO_OP_RIGHT.items()
+        }
         assert {verdict.status for verdict in verdicts.values()} == {"passed"}, verdicts
         diluted = grading.check("00.no_op_control", compared(lambda a, b: (a - b).abs().mean()), **given)
         assert diluted.mistake == "diluted"
@@ -839,7 +876,14 @@ def test_wrong_answers_are_told_apart_whatever_the_number_of_prompts_and_positio
     """Those whose number depends on the sizes; the others are the same for all."""
     for prompts_, positions in ((1, 5), (1, 8), (3, 6), (5, 7)):
         given = tokens(tiny)[:1, :positions].repeat(prompts_, 1)
-        for mistake in ("signed_mean", "diluted", "added_up", "signed_max", "one_prompt_only", "last_position_only"):
+        for mistake in (
+            "signed_mean",
+            "diluted",
+            "added_up",
+            "signed_max",
+            "one_prompt_only",
+            "last_position_only",
+        ):
             for answer in NO_OP_WRONG[mistake]:
                 verdict = grading.check(
                     "00.no_op_control", answer, model=tiny, tokens=given, name="blocks.1.hook_resid_pre"

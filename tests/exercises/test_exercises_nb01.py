@@ -51,7 +51,9 @@ def batch_with(
 
 def batch_by_bernoulli(batch, sparsity, n, generator):
     p = (1 - sparsity).view(1, -1, 1).expand(batch, -1, n)
-    return torch.where(torch.bernoulli(p, generator=generator).bool(), torch.rand(p.shape, generator=generator), 0.0)
+    return torch.where(
+        torch.bernoulli(p, generator=generator).bool(), torch.rand(p.shape, generator=generator), 0.0
+    )
 
 
 def batch_by_instance(batch, sparsity, n, generator):
@@ -65,7 +67,10 @@ def batch_by_instance(batch, sparsity, n, generator):
 
 def batch_entry_by_entry(batch, sparsity, n, generator):
     lots = iter(torch.rand(2 * batch * len(sparsity) * n, generator=generator).tolist())
-    rows = [[[next(lots) if next(lots) < 1 - s else 0.0 for _ in range(n)] for s in sparsity] for _ in range(batch)]
+    rows = [
+        [[next(lots) if next(lots) < 1 - s else 0.0 for _ in range(n)] for s in sparsity]
+        for _ in range(batch)
+    ]
     return torch.tensor(rows)
 
 
@@ -119,7 +124,9 @@ def reseeded(answer):
 
 
 def with_entropy(answer):
-    return lambda *given: answer(*given[:-1], torch.Generator().manual_seed(random.SystemRandom().getrandbits(40)))
+    return lambda *given: answer(
+        *given[:-1], torch.Generator().manual_seed(random.SystemRandom().getrandbits(40))
+    )
 
 
 def rows_twice(batch, sparsity, n, generator):
@@ -400,7 +407,9 @@ LOSS_RIGHT = {
     "mse": lambda x, out, w: (F.mse_loss(out, x, reduction="none") * w).mean(dim=(0, 2)) * x.shape[-1],
     "numpy": lambda x, out, w: (w.numpy() * (x - out).numpy() ** 2).sum(2).mean(0),
     "doubles": lambda x, out, w: importance_loss(x.double(), out.double(), w.double()),
-    "instances": lambda x, out, w: torch.stack([importance_loss(x[:, i], out[:, i], w) for i in range(x.shape[1])]),
+    "instances": lambda x, out, w: torch.stack(
+        [importance_loss(x[:, i], out[:, i], w) for i in range(x.shape[1])]
+    ),
 }
 LOSS_WRONG = {
     "shape": [
@@ -414,7 +423,10 @@ LOSS_WRONG = {
         lambda x, out, w: float(importance_loss(x, out, w).sum()),
         lambda x, out, w: F.mse_loss(out, x),
     ],
-    "per_example": [lambda x, out, w: (w * (x - out) ** 2).sum(-1), lambda x, out, w: (w * (x - out) ** 2).sum(-1).T],
+    "per_example": [
+        lambda x, out, w: (w * (x - out) ** 2).sum(-1),
+        lambda x, out, w: (w * (x - out) ** 2).sum(-1).T,
+    ],
     "per_feature": [
         lambda x, out, w: (w * (x - out) ** 2).mean(0),
         lambda x, out, w: (w * (x - out) ** 2).mean((0, 1)),
@@ -495,7 +507,10 @@ CANDIDATES_RIGHT = {
     "tensors": candidates_for_tensors,
     "tuple": lambda p, i: tuple(candidate_losses(p, i).tolist()),
     "numpy": lambda p, i: np.array([i, 1, 0]) * (p / 3 - p * p / 4) + np.array([0, 0, p * p * (1 + i) / 6]),
-    "variances": lambda p, i: (v := p * (1 - p) / 4 + p / 12, torch.tensor([i * v, v, p**2 / 6 + i * p**2 / 6]))[1],
+    "variances": lambda p, i: (
+        v := p * (1 - p) / 4 + p / 12,
+        torch.tensor([i * v, v, p**2 / 6 + i * p**2 / 6]),
+    )[1],
 }
 
 
@@ -507,7 +522,8 @@ def candidates_with(*, variance=None, first=None, second=None, antipodal=None):
         if variance is not None:
             right[:2] = [importance * variance(p), variance(p)]
         changed = [
-            loss(p, importance) if loss else old for loss, old in zip((first, second, antipodal), right, strict=True)
+            loss(p, importance) if loss else old
+            for loss, old in zip((first, second, antipodal), right, strict=True)
         ]
         return torch.tensor(changed)
 
@@ -549,7 +565,10 @@ CANDIDATES_WRONG = {
         candidates_with(variance=lambda p: 1 / 3),
         lambda p, i: torch.tensor([p / 3, i * p / 3, p**2]),
     ],
-    "only_where_present": [candidates_with(variance=lambda p: p / 12), candidates_with(variance=lambda p: 1 / 12)],
+    "only_where_present": [
+        candidates_with(variance=lambda p: p / 12),
+        candidates_with(variance=lambda p: 1 / 12),
+    ],
     "bias_of_present": [candidates_with(variance=lambda p: p / 12 + (1 - p) / 4)],
     "only_the_lot": [
         candidates_with(variance=lambda p: p * (1 - p) / 4),
@@ -565,7 +584,9 @@ CANDIDATES_WRONG = {
         candidates_with(antipodal=lambda p, i: (1 + i**2) * p**2 / 6),
     ],
     "other_importance": [
-        candidates_with(first=lambda p, i: (1 + i) * one_variance(p), second=lambda p, i: (1 + i) * one_variance(p)),
+        candidates_with(
+            first=lambda p, i: (1 + i) * one_variance(p), second=lambda p, i: (1 + i) * one_variance(p)
+        ),
         candidates_with(second=lambda p, i: i * one_variance(p)),
     ],
     "dedicated": [
@@ -643,7 +664,9 @@ LINEAR_RIGHT = {
     "lists": linear_by_lists,
     "topk": lambda s, w, m: w.topk(len(w) - m, largest=False).values.sum() * one_variance(1 - s),
     "the rest": lambda s, w, m: (w.sum() - w.topk(m).values.sum()) * one_variance(1 - s),
-    "outer": lambda s, w, m: (one_variance(1 - s)[:, None] * w).sort(dim=-1, descending=True).values[:, m:].sum(1),
+    "outer": lambda s, w, m: (
+        (one_variance(1 - s)[:, None] * w).sort(dim=-1, descending=True).values[:, m:].sum(1)
+    ),
     "numpy": lambda s, w, m: np.sort(w.numpy())[: len(w) - m].sum() * one_variance(1 - s.numpy()),
 }
 LINEAR_WRONG = {
@@ -672,7 +695,10 @@ LINEAR_WRONG = {
         lambda s, w, m: w[:m].sum() * one_variance(1 - s),
     ],
     "all_features": [linear_with(weight=lambda w, m: w.sum())],
-    "one_feature": [linear_with(weight=lambda w, m: w[0]), linear_with(weight=lambda w, m: w[len(w) - m - 1])],
+    "one_feature": [
+        linear_with(weight=lambda w, m: w[0]),
+        linear_with(weight=lambda w, m: w[len(w) - m - 1]),
+    ],
     "importance_squared": [linear_with(weight=lambda w, m: w[: len(w) - m].square().sum())],
     "features_averaged": [
         linear_with(weight=lambda w, m: w[: len(w) - m].mean()),
@@ -683,9 +709,15 @@ LINEAR_WRONG = {
         lambda s, w, m: w.sort().values[: len(w) - m].sum() * s / 3,
     ],
     "no_bias": [linear_with(variance=lambda p: p / 3)],
-    "only_where_present": [linear_with(variance=lambda p: p / 12), linear_with(variance=lambda p: 0 * p + 1 / 12)],
+    "only_where_present": [
+        linear_with(variance=lambda p: p / 12),
+        linear_with(variance=lambda p: 0 * p + 1 / 12),
+    ],
     "bias_of_present": [linear_with(variance=lambda p: p / 12 + (1 - p) / 4)],
-    "only_the_lot": [linear_with(variance=lambda p: p * (1 - p)), linear_with(variance=lambda p: p * (1 - p) / 4)],
+    "only_the_lot": [
+        linear_with(variance=lambda p: p * (1 - p)),
+        linear_with(variance=lambda p: p * (1 - p) / 4),
+    ],
     "whole_feature": [linear_with(variance=lambda p: p)],
     "nothing_left_out": [
         lambda s, w, m: w.sort(descending=True).values[-(len(w) - m) :].sum() * one_variance(1 - s),
@@ -723,7 +755,9 @@ def dimensionality_by_loops(W):
             length = math.hypot(*one)
             if length == 0:
                 continue
-            crowd = sum((sum(a * b for a, b in zip(one, other, strict=True)) / length) ** 2 for other in columns)
+            crowd = sum(
+                (sum(a * b for a, b in zip(one, other, strict=True)) / length) ** 2 for other in columns
+            )
             result[k, i] = length**2 / crowd
     return result
 
@@ -763,8 +797,12 @@ DIMENSIONALITY_RIGHT = {
     "package": superposition.dimensionality,
     "loops": dimensionality_by_loops,
     "gram": dimensionality_of_gram,
-    "einsum": lambda W: (squares(W) / torch.einsum("imj,imk->ijk", directions(W), W).square().sum(2)).nan_to_num(0),
-    "small eps": lambda W: squares(W) / ((W / (W.norm(dim=1, keepdim=True) + 1e-6)).mT @ W).square().sum(-1).add(1e-8),
+    "einsum": lambda W: (
+        squares(W) / torch.einsum("imj,imk->ijk", directions(W), W).square().sum(2)
+    ).nan_to_num(0),
+    "small eps": lambda W: (
+        squares(W) / ((W / (W.norm(dim=1, keepdim=True) + 1e-6)).mT @ W).square().sum(-1).add(1e-8)
+    ),
     "norms": lambda W: W.norm(dim=-2) ** 2 / torch.linalg.norm(hat_dot(W), dim=-1).clamp_min(1e-9) ** 2,
     "doubles": lambda W: dimensionality(W.double()),
     "numpy": lambda W: dimensionality(W).numpy(),
@@ -901,7 +939,9 @@ def flipped(W, generator, shape):
 
 
 def from_orthogonal_bases(W, generator):
-    bases = [torch.linalg.qr(torch.randn(len(W), 3, 3, generator=generator))[0] for _ in range(W.shape[2] // 3 + 1)]
+    bases = [
+        torch.linalg.qr(torch.randn(len(W), 3, 3, generator=generator))[0] for _ in range(W.shape[2] // 3 + 1)
+    ]
     signs = torch.randint(2, (len(W), 1, W.shape[2]), generator=generator) * 2 - 1
     return torch.cat(bases, dim=2)[..., : W.shape[2]] * lengths(W) * signs
 
@@ -943,8 +983,14 @@ CONTROL_WRONG = {
         lambda W, g: matched_control(W, g).mT,
         lambda W, g: (matched_control(W, g), g),
     ],
-    "in_place": [lambda W, g: W.copy_(matched_control(W, g)), lambda W, g: (matched_control(W, g), W.div_(2))[0]],
-    "not_a_number": [lambda W, g: draw(W, g) * W / W, lambda W, g: matched_control(W, g) / lengths(W) * lengths(W)],
+    "in_place": [
+        lambda W, g: W.copy_(matched_control(W, g)),
+        lambda W, g: (matched_control(W, g), W.div_(2))[0],
+    ],
+    "not_a_number": [
+        lambda W, g: draw(W, g) * W / W,
+        lambda W, g: matched_control(W, g) / lengths(W) * lengths(W),
+    ],
     "lengths_shuffled": [
         lambda W, g: W[:, :, torch.randperm(W.shape[2], generator=g)],
         lambda W, g: with_lengths_of(W, draw(W, g)).flip(-1),
@@ -981,7 +1027,10 @@ CONTROL_WRONG = {
         lambda W, g: flipped(W, g, (len(W), 1, W.shape[2])),
         lambda W, g: flipped(rotated(W, g), g, (1, 1, W.shape[2])),
     ],
-    "permuted": [with_directions_permuted, lambda W, g: flipped(with_directions_permuted(W, g), g, (1, 1, W.shape[2]))],
+    "permuted": [
+        with_directions_permuted,
+        lambda W, g: flipped(with_directions_permuted(W, g), g, (1, 1, W.shape[2])),
+    ],
     "entries_reordered": [
         lambda W, g: shuffled(W, g, 1),
         lambda W, g: flipped(W, g, W.shape),
@@ -994,7 +1043,9 @@ CONTROL_WRONG = {
     "repeated": [
         lambda W, g: with_lengths_of(W, torch.randn(*W.shape[:2], 1, generator=g).expand_as(W)),
         lambda W, g: with_lengths_of(W, torch.randn(*W.shape[:2], 20, generator=g).repeat(1, 1, 2)),
-        lambda W, g: with_lengths_of(W, F.one_hot(torch.randint(3, W[:, 0].shape, generator=g), 3).mT.float()),
+        lambda W, g: with_lengths_of(
+            W, F.one_hot(torch.randint(3, W[:, 0].shape, generator=g), 3).mT.float()
+        ),
     ],
     "leans_on_W": [
         lambda W, g: with_lengths_of(W, W + draw(W, g)),
@@ -1133,7 +1184,10 @@ INTERFERENCE_WRONG = {
         lambda W: hat_dot(W).triu(1).square().sum(-1),
         lambda W: hat_dot(W).tril(-1).square().sum(-1),
     ],
-    "relative": [lambda W: interference(W) / squares(W), lambda W: interference(W) / interference_with_bug(W)],
+    "relative": [
+        lambda W: interference(W) / squares(W),
+        lambda W: interference(W) / interference_with_bug(W),
+    ],
     "no_interference": [lambda W: torch.zeros_like(squares(W)), lambda W: interference_with_bug(W) * 0],
     "only_itself": [squares],
     "in_place": [interference_in_place],

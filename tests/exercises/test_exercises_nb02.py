@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from mi_utils import sae
 from mi_utils.grading.core import STOPPED
 
-NAMES = (
-    ["sae_forward", "sae_loss", "project_gradient", "topk", "fvu", "mmcs", "loss_recovered"]
-    + ["keep_the_error", "promoted", "detection"]
-)  # fmt: skip
+NAMES = ["sae_forward", "sae_loss", "project_gradient", "topk", "fvu", "mmcs", "loss_recovered"] + [
+    "keep_the_error",
+    "promoted",
+    "detection",
+]
 CONTEXTS = {f"02.{name}": [lambda tiny: {}] for name in NAMES}  # each check makes its own cases
 
 
@@ -213,7 +214,8 @@ def loss_by_loops(x, latents, reconstruction, W_dec, l1):
     total = 0.0
     for one, active, seen in zip(x, latents, reconstruction, strict=True):
         total += sum(float(v) ** 2 for v in one - seen)
-        total += l1 * sum(float(f) * math.sqrt(sum(float(w) ** 2 for w in row)) for f, row in zip(active, W_dec))  # noqa: B905
+        lengths = [math.sqrt(sum(float(w) ** 2 for w in row)) for row in W_dec]
+        total += l1 * sum(float(f) * length for f, length in zip(active, lengths))  # noqa: B905
     return total / len(x)
 
 
@@ -231,7 +233,8 @@ LOSS_RIGHT = {
     "gradients": lambda x, f, r, d, l1: sae_loss(x, f.requires_grad_(), r, d.requires_grad_(), l1),
     "mse": lambda x, f, r, d, l1: F.mse_loss(r, x) * x.shape[-1] + l1 * (f @ d.norm(dim=1)).mean(),
     "einsum": lambda x, f, r, d, l1: (
-        (torch.einsum("bi,bi->", x - r, x - r) + l1 * torch.einsum("bs,s->", f, d.pow(2).sum(1).sqrt())) / len(x)
+        (torch.einsum("bi,bi->", x - r, x - r) + l1 * torch.einsum("bs,s->", f, d.pow(2).sum(1).sqrt()))
+        / len(x)
     ),
     "absolute": lambda x, f, r, d, l1: (
         torch.linalg.vector_norm(x - r, dim=1).pow(2) + l1 * (f.abs() * torch.linalg.norm(d, dim=1)).sum(1)
@@ -295,7 +298,10 @@ LOSS_WRONG = {
         errs(lambda x, r: (x - r).abs().sum(-1).mean()),
         errs(F.l1_loss),
     ],
-    "half_error": [errs(lambda x, r: (x - r).square().sum(-1).mean() / 2), errs(lambda x, r: F.mse_loss(x, r) / 2)],
+    "half_error": [
+        errs(lambda x, r: (x - r).square().sum(-1).mean() / 2),
+        errs(lambda x, r: F.mse_loss(x, r) / 2),
+    ],
     "relative_error": [
         errs(lambda x, r: (x - r).square().sum() / x.square().sum()),
         errs(lambda x, r: (x - r).square().sum() / (x - x.mean(0)).square().sum()),
@@ -572,7 +578,9 @@ TOPK_WRONG = {
     ],
     "wrong_axis": [
         lambda pre, k: topk_latents(pre.T, k).T,
-        lambda pre, k: torch.zeros_like(pre).scatter(0, pre.topk(k, dim=0).indices, pre.topk(k, dim=0).values),
+        lambda pre, k: torch.zeros_like(pre).scatter(
+            0, pre.topk(k, dim=0).indices, pre.topk(k, dim=0).values
+        ),
     ],
     "smallest": [
         lambda pre, k: scatter(pre, pre.topk(k, largest=False).indices),
@@ -607,7 +615,9 @@ TOPK_WRONG = {
     ],
     "ties_lost": [
         lambda pre, k: torch.where(
-            (pre >= kth(pre, k)).sum(-1, keepdim=True) > k, pre * (pre > kth(pre, k)), pre * (pre >= kth(pre, k))
+            (pre >= kth(pre, k)).sum(-1, keepdim=True) > k,
+            pre * (pre > kth(pre, k)),
+            pre * (pre >= kth(pre, k)),
         ).relu(),
         lambda pre, k: pre.relu() * (pre > pre.sort(-1, descending=True).values[:, k, None]),
     ],
@@ -847,7 +857,10 @@ MMCS_WRONG = {
         lambda d, f: (d / d.norm() @ (f / f.norm()).T).amax(0).mean(),
         lambda d, f: (d @ f.T / d.square().sum(1)[:, None] / f.square().sum(1)).amax(0).mean(),
     ],
-    "absolute": [cosine(lambda c: c.abs().amax(0).mean()), cosine(lambda c: abs(c).max(0).values.mean().item())],
+    "absolute": [
+        cosine(lambda c: c.abs().amax(0).mean()),
+        cosine(lambda c: abs(c).max(0).values.mean().item()),
+    ],
     "squared": [cosine(lambda c: c.square().amax(0).mean()), cosine(lambda c: c.amax(0).square().mean())],
     "mean_of_all": [
         cosine(torch.mean),
@@ -896,7 +909,10 @@ RECOVERED_RIGHT = {
     "epsilon": lambda c, s, a: (a - s) / (a - c + 1e-8),
 }
 RECOVERED_WRONG = {
-    "shape": [lambda c, s, a: [loss_recovered(c, s, a)], lambda c, s, a: torch.tensor([loss_recovered(c, s, a)])],
+    "shape": [
+        lambda c, s, a: [loss_recovered(c, s, a)],
+        lambda c, s, a: torch.tensor([loss_recovered(c, s, a)]),
+    ],
     "lost": [lambda c, s, a: (s - c) / (a - c), lambda c, s, a: loss_recovered(a, s, c)],
     "inverted": [lambda c, s, a: (a - c) / (a - s), lambda c, s, a: loss_recovered(s, c, a)],
     "sign": [lambda c, s, a: (s - a) / (a - c), lambda c, s, a: (c - s) / (a - c)],
@@ -909,7 +925,12 @@ RECOVERED_WRONG = {
         lambda c, s, a: (a - s) / (s - c),
         lambda c, s, a: 2 - s / c,
     ],
-    "ratio_of_losses": [lambda c, s, a: c / s, lambda c, s, a: s / c, lambda c, s, a: s / a, lambda c, s, a: a / s],
+    "ratio_of_losses": [
+        lambda c, s, a: c / s,
+        lambda c, s, a: s / c,
+        lambda c, s, a: s / a,
+        lambda c, s, a: a / s,
+    ],
     "difference": [lambda c, s, a: a - s, lambda c, s, a: s - c, lambda c, s, a: c - s],
     "percent": [lambda c, s, a: 100 * loss_recovered(c, s, a)],
     "perplexities": [lambda c, s, a: (math.exp(a) - math.exp(s)) / (math.exp(a) - math.exp(c))],
@@ -1087,7 +1108,12 @@ ABLATE_WRONG = {
     ],
     "encoder_direction": [lambda x, s, i: x - s.encode(x)[..., i, None] * s.W_enc[:, i]],
     "change_only": [share, lambda x, s, i: -share(x, s, i), lambda x, s, i: ablate_latent(x, s, i) - x],
-    "wrong_axis": [loses_position, loses_prompt, keeps_the_error(loses_position), keeps_the_error(loses_prompt)],
+    "wrong_axis": [
+        loses_position,
+        loses_prompt,
+        keeps_the_error(loses_position),
+        keeps_the_error(loses_prompt),
+    ],
     "other_latent": [
         lambda x, s, i: ablate_latent(x, s, i + 1),
         lambda x, s, i: ablate_latent(x, s, i - 1),
@@ -1153,16 +1179,25 @@ PROMOTED_WRONG = {
         lambda d, u, n: set(promoted_tokens(d, u, n).tolist()),
         lambda d, u, n: None,
     ],
-    "values": [lambda d, u, n: (d @ u).topk(n).values, lambda d, u, n: (d @ u).softmax(0).topk(n)[0].tolist()],
+    "values": [
+        lambda d, u, n: (d @ u).topk(n).values,
+        lambda d, u, n: (d @ u).softmax(0).topk(n)[0].tolist(),
+    ],
     "values_and_ids": [lambda d, u, n: (d @ u).topk(n), lambda d, u, n: tuple((d @ u).topk(n))],
     "lowest": [
         lambda d, u, n: (d @ u).topk(n, largest=False).indices,
         lambda d, u, n: (d @ u).argsort()[:n],
         lambda d, u, n: promoted_tokens(-d, u, n).flip(0),
     ],
-    "ascending": [lambda d, u, n: (d @ u).argsort()[-n:], lambda d, u, n: promoted_tokens(d, u, n).tolist()[::-1]],
+    "ascending": [
+        lambda d, u, n: (d @ u).argsort()[-n:],
+        lambda d, u, n: promoted_tokens(d, u, n).tolist()[::-1],
+    ],
     "not_sorted": [lambda d, u, n: promoted_tokens(d, u, n).sort().values],
-    "absolute": [scored(lambda d, u: (d @ u).abs()), scored(lambda d, u: (d @ (u - u.mean(1, keepdim=True))) ** 2)],
+    "absolute": [
+        scored(lambda d, u: (d @ u).abs()),
+        scored(lambda d, u: (d @ (u - u.mean(1, keepdim=True))) ** 2),
+    ],
     "cosine": [
         scored(lambda d, u: d @ unit(u, 0)),
         scored(lambda d, u: F.cosine_similarity(d[:, None], u, dim=0)),
@@ -1184,7 +1219,11 @@ PROMOTED_WRONG = {
         lambda d, u, n: (d @ u).argsort(descending=True).argsort()[:n],
         lambda d, u, n: list(range(n)),
     ],
-    STOPPED: [lambda d: d, lambda d, u, n: (u @ d @ u).topk(n, dim=3), lambda d, u, n: (d @ u).topk(n)["ids"]],
+    STOPPED: [
+        lambda d: d,
+        lambda d, u, n: (u @ d @ u).topk(n, dim=3),
+        lambda d, u, n: (d @ u).topk(n)["ids"],
+    ],
 }
 
 # ------------------------------------------------------------------ 10: detection
@@ -1318,7 +1357,11 @@ DETECTION_WRONG = {
         lambda s, f: ((s & f).float().mean() + (~s & ~f).float().mean()) / 2,
         lambda s, f: (s == f).double().mean() / 2,
     ],
-    "counts": [checked(lambda h, m, a, r: h + r), lambda s, f: (s & f).sum(), checked(lambda h, m, a, r: (h + r) / 2)],
+    "counts": [
+        checked(lambda h, m, a, r: h + r),
+        lambda s, f: (s & f).sum(),
+        checked(lambda h, m, a, r: (h + r) / 2),
+    ],
     "percent": [after(detection_accuracy, lambda one: one * 100)],
     "false_alarms": [
         lambda s, f: (s[f].float().mean() + s[~f].float().mean()) / 2,

@@ -33,7 +33,10 @@ def last_parts(model):
 CONTEXTS = {
     "03.lens_by_hand": [
         lambda tiny: {"model": tiny, "stream": middle_stream(tiny)},
-        lambda tiny: {"model": tiny, "stream": middle_stream(tiny, scale=3.0, positions=2)},  # a single position
+        lambda tiny: {
+            "model": tiny,
+            "stream": middle_stream(tiny, scale=3.0, positions=2),
+        },  # a single position
     ],
     "03.rank": [lambda tiny: {}],
     "03.kl": [lambda tiny: {}],
@@ -73,7 +76,11 @@ def lens_with_own_norm(model, stream):
 
 
 def lens_without_eps(model, stream):
-    normed = F.layer_norm(stream, stream.shape[-1:]) if not is_rms(model) else F.rms_norm(stream, stream.shape[-1:])
+    normed = (
+        F.layer_norm(stream, stream.shape[-1:])
+        if not is_rms(model)
+        else F.rms_norm(stream, stream.shape[-1:])
+    )
     return torch.einsum("bpd,dv->bpv", normed, model.unembed.W_U) + model.unembed.b_U
 
 
@@ -454,7 +461,9 @@ MARGINAL_RIGHT = {
     "logsumexp": marginal_in_logs,
     "number": lambda f, q: float(marginal_bias(f, q)),
     "clamped": from_means(lambda p, q: (p * (p.clamp_min(1e-30).log() - q.clamp_min(1e-30).log())).sum()),
-    "normalised sums": lambda f, q: each_kl(f.exp().sum(0).log().log_softmax(-1), q.exp().sum(0).log().log_softmax(-1)),
+    "normalised sums": lambda f, q: each_kl(
+        f.exp().sum(0).log().log_softmax(-1), q.exp().sum(0).log().log_softmax(-1)
+    ),
 }
 MARGINAL_WRONG = {
     "shape": [
@@ -481,7 +490,10 @@ MARGINAL_WRONG = {
         lambda f, q: each_kl(f, q.exp().mean(0).log()).mean(),
         lambda f, q: each_kl(f.exp().mean(0).log(), q).mean(),
     ],
-    "reversed": [lambda f, q: marginal_bias(q, f), from_means(lambda p, q: F.kl_div(p.log(), q, reduction="sum"))],
+    "reversed": [
+        lambda f, q: marginal_bias(q, f),
+        from_means(lambda p, q: F.kl_div(p.log(), q, reduction="sum")),
+    ],
     "negative": [
         from_means(lambda p, q: (p * (q.log() - p.log())).sum()),
         from_means(lambda p, q: (q * (p / q).log()).sum()),
@@ -504,7 +516,9 @@ MARGINAL_WRONG = {
     "bits": [from_means(lambda p, q: (p * (p / q).log2()).sum())],
     "cross_entropy": [
         from_means(lambda p, q: -(p * q.log()).sum()),
-        from_means(lambda p, q: F.nll_loss(q.log()[None].repeat(len(p), 1), torch.arange(len(p)), p, reduction="sum")),
+        from_means(
+            lambda p, q: F.nll_loss(q.log()[None].repeat(len(p), 1), torch.arange(len(p)), p, reduction="sum")
+        ),
     ],
     "softmax_twice": [
         from_means(lambda p, q: each_kl(p.log_softmax(-1), q.log_softmax(-1))),
@@ -587,14 +601,20 @@ def bias_after(matrix, stream, final):
 
 
 def fitted(
-    left: Callable, right: Callable | None = None, *, bias: Callable = bias_after, then: Callable = lambda m: m
+    left: Callable,
+    right: Callable | None = None,
+    *,
+    bias: Callable = bias_after,
+    then: Callable = lambda m: m,
 ) -> Callable:
     """From what is solved (``left``: centred h, y, strength -> a square matrix; ``right`` likewise)."""
 
     def answer(stream, final, strength):
         h, y = stream - stream.mean(0), final - final.mean(0)
         matrix = then(
-            torch.linalg.solve(left(h, y, strength), (right or (lambda h, y, s: h.T @ y / len(h)))(h, y, strength))
+            torch.linalg.solve(
+                left(h, y, strength), (right or (lambda h, y, s: h.T @ y / len(h)))(h, y, strength)
+            )
         )
         return matrix, bias(matrix, stream, final)
 
@@ -624,7 +644,9 @@ def centres_in_place(stream, final, strength):
 
 def penalises_the_bias(stream, final, strength, per=1.0):
     x = torch.cat([stream, torch.ones(len(stream), 1)], dim=1)
-    solved = torch.linalg.solve(x.T @ x / len(x) + strength * per * torch.eye(x.shape[1]), x.T @ final / len(x))
+    solved = torch.linalg.solve(
+        x.T @ x / len(x) + strength * per * torch.eye(x.shape[1]), x.T @ final / len(x)
+    )
     return solved[:-1], solved[-1]
 
 
@@ -693,7 +715,11 @@ RIDGE_WRONG = {
         at_strength(lambda s, h: -s),
         at_strength(lambda s, h: 1 / s),
     ],
-    "ignores_strength": [at_strength(lambda s, h: 1e-3), at_strength(lambda s, h: 1e-2), at_strength(lambda s, h: 1)],
+    "ignores_strength": [
+        at_strength(lambda s, h: 1e-3),
+        at_strength(lambda s, h: 1e-2),
+        at_strength(lambda s, h: 1),
+    ],
     "relative_penalty": [
         fitted(lambda h, y, s: h.T @ h / len(h) + s * torch.diag(h.var(0, correction=0))),
         fitted(lambda h, y, s: (h.T @ h / len(h)) * (1 + s * eye(h))),
@@ -721,7 +747,10 @@ RIDGE_WRONG = {
         fitted(lambda h, y, s: h.T @ h / len(h) + s),  # on every entry, not on the diagonal
         fitted(usual, lambda h, y, s: y.T @ h / len(h)),
     ],
-    "no_bias": [with_bias(lambda m, h, y: torch.zeros_like(y)), fitted(usual, bias=lambda m, h, y: torch.zeros(5))],
+    "no_bias": [
+        with_bias(lambda m, h, y: torch.zeros_like(y)),
+        fitted(usual, bias=lambda m, h, y: torch.zeros(5)),
+    ],
     "bias_sign": [with_bias(lambda m, h, y: h @ m - y), with_bias(lambda m, h, y: y + h @ m)],
     "bias_without_matrix": [with_bias(lambda m, h, y: y), with_bias(lambda m, h, y: y - h)],
     "bias_of_transposed": [with_bias(lambda m, h, y: y - m @ h), with_bias(lambda m, h, y: y - h @ m.T)],
@@ -1007,7 +1036,10 @@ DECISION_WRONG = {
         lambda top, answer: decision_layer(top, top[-1]),
         lambda top, answer: max((r for r in range(len(top)) if top[r] != answer), default=-1) + 1,
     ],
-    "lists_only": [reversed_list, lambda top, answer: decision_layer(top, answer) if isinstance(top, list) else None],
+    "lists_only": [
+        reversed_list,
+        lambda top, answer: decision_layer(top, answer) if isinstance(top, list) else None,
+    ],
     "something_else": [
         lambda top, answer: None if len(top) else 0,
         lambda top, answer: 0,
@@ -1221,15 +1253,41 @@ def tell(exercise, answer, model):
 def test_right_answers_pass_with_a_layer_norm_as_well(exercise, gpt2_model):
     for context in CONTEXTS[exercise]:
         given = context(gpt2_model)
-        verdicts = {name: grading.check(exercise, answer, **given) for name, answer in RIGHT[exercise].items()}
+        verdicts = {
+            name: grading.check(exercise, answer, **given) for name, answer in RIGHT[exercise].items()
+        }
         assert {name: verdict for name, verdict in verdicts.items() if verdict.status != "passed"} == {}
 
 
 AS_WITH_RMS_NORM = {  # those that do the same whatever the norm is
-    "03.lens_by_hand": {"shape", "no_batch", "last_position", "top_token", "probabilities", "log_probs", "no_norm"}
+    "03.lens_by_hand": {
+        "shape",
+        "no_batch",
+        "last_position",
+        "top_token",
+        "probabilities",
+        "log_probs",
+        "no_norm",
+    }
     | {"embedding", "rest_of_model", "ignores_stream", "something_else"},
-    "03.find_the_bug": {"shape", "all_tokens", "total", "no_norm", "bias_in_each", "bias_spread", "running_scale"}
-    | {"logits_so_far", "running_difference", "left_out", "scale_of_mean", "sum_of_scales", "embedding", "log_probs"}
+    "03.find_the_bug": {
+        "shape",
+        "all_tokens",
+        "total",
+        "no_norm",
+        "bias_in_each",
+        "bias_spread",
+        "running_scale",
+    }
+    | {
+        "logits_so_far",
+        "running_difference",
+        "left_out",
+        "scale_of_mean",
+        "sum_of_scales",
+        "embedding",
+        "log_probs",
+    }
     | {"centred", "fractions", "ignores_token", "ignores_parts"},
 }
 
@@ -1239,7 +1297,9 @@ AS_WITH_RMS_NORM = {  # those that do the same whatever the norm is
 def test_wrong_answers_are_told_by_name_in_other_models(exercise, architecture, request):
     model = request.getfixturevalue(architecture)
     names = AS_WITH_RMS_NORM[exercise] - ({"embedding"} if architecture == "tiny" else set())
-    told = {(name, i): tell(exercise, one, model) for name in names for i, one in enumerate(WRONG[exercise][name])}
+    told = {
+        (name, i): tell(exercise, one, model) for name in names for i, one in enumerate(WRONG[exercise][name])
+    }
     assert {where: name for where, name in told.items() if name != where[0]} == {}
 
 
@@ -1256,7 +1316,10 @@ def with_layer_norm_by_hand(model, stream):
         ("other_norm", lambda m, x: x / rms(x, m.cfg.eps) @ m.W_U + m.b_U),
         ("other_norm", lambda m, x: F.rms_norm(x, x.shape[-1:]) @ m.W_U),
         ("euclidean", lambda m, x: off_mean(x) / off_mean(x).norm(dim=-1, keepdim=True) @ m.W_U + m.b_U),
-        ("mean_square", lambda m, x: m.unembed(off_mean(x) / (x.var(-1, correction=0, keepdim=True) + m.cfg.eps))),
+        (
+            "mean_square",
+            lambda m, x: m.unembed(off_mean(x) / (x.var(-1, correction=0, keepdim=True) + m.cfg.eps)),
+        ),
         ("norm_after", lambda m, x: F.layer_norm(x @ m.W_U, (m.cfg.d_vocab,))),
         ("norm_after", lambda m, x: F.layer_norm(m.unembed(x), (m.cfg.d_vocab,))),
         ("norm_after", lambda m, x: F.rms_norm(x @ m.W_U, (m.cfg.d_vocab,))),
@@ -1290,7 +1353,9 @@ def test_the_answer_expected_is_what_the_model_computes(tiny, llama_model, gpt2_
         logits, _ = cached(model)
         token = 284
         shares = contributions(model, last_parts(model), token)
-        torch.testing.assert_close(shares.sum() + model.b_U[token], logits[0, -1, token], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            shares.sum() + model.b_U[token], logits[0, -1, token], rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("exercise", OF_A_MODEL)

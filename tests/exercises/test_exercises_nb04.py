@@ -39,7 +39,9 @@ def patch_position(corrupted, clean, position):
 
 
 def patch_by_cat(corrupted, clean, position):
-    return torch.cat([corrupted[:, :position], clean[:, position : position + 1], corrupted[:, position + 1 :]], dim=1)
+    return torch.cat(
+        [corrupted[:, :position], clean[:, position : position + 1], corrupted[:, position + 1 :]], dim=1
+    )
 
 
 def patch_by_where(corrupted, clean, position):
@@ -185,7 +187,9 @@ def recovery_builtin(patched, clean, corrupted):
 def recovery_by_lists(patched, clean, corrupted):
     patched, clean, corrupted = torch.broadcast_tensors(*map(torch.as_tensor, (patched, clean, corrupted)))
     shares = []
-    for p, c, x in zip(patched.flatten().tolist(), clean.flatten().tolist(), corrupted.flatten().tolist(), strict=True):
+    for p, c, x in zip(
+        patched.flatten().tolist(), clean.flatten().tolist(), corrupted.flatten().tolist(), strict=True
+    ):
         if abs(c - x) < 1e-6:
             raise ValueError("no difference")
         shares.append((p - x) / (c - x))
@@ -280,7 +284,11 @@ RECOVERY_WRONG = {
         guarded(lambda p, c, x: p / (c - x)),
         guarded(lambda p, c, x: (p - c) / c),
     ],
-    "not_divided": [guarded(lambda p, c, x: p - x), guarded(lambda p, c, x: c - p), guarded(lambda p, c, x: p)],
+    "not_divided": [
+        guarded(lambda p, c, x: p - x),
+        guarded(lambda p, c, x: c - p),
+        guarded(lambda p, c, x: p),
+    ],
     "absolute": [
         after(recovery, abs),
         guarded(lambda p, c, x: abs(p - x) / abs(c - x)),
@@ -351,7 +359,10 @@ RECOVERY_WRONG = {
         guarded(lambda p, c, x: (p - x) / (c - x), error=RuntimeError),
     ],
     "in_place": [recovery_in_place],
-    "something_else": [guarded(lambda p, c, x: ((p - x) / (c - x)) ** 2), guarded(lambda p, c, x: 0 * (p + c + x))],
+    "something_else": [
+        guarded(lambda p, c, x: ((p - x) / (c - x)) ** 2),
+        guarded(lambda p, c, x: 0 * (p + c + x)),
+    ],
     STOPPED: [lambda p, c: p - c, lambda p, c, x: torch.div(p - x, c - x, rounding="none")],
 }
 
@@ -478,7 +489,10 @@ ATTRIBUTE_WRONG = {
         sloped(lambda s, _, g: (s * g).sum(-1).abs()),
     ],
     "mean_over_d_model": [sloped(lambda s, g, _: (s * g).mean(-1)), sloped(lambda s, _, g: (s * g).mean(-1))],
-    "squared": [sloped(lambda s, g, _: (s * g).square().sum(-1)), sloped(lambda s, g, _: (s * g).norm(dim=-1))],
+    "squared": [
+        sloped(lambda s, g, _: (s * g).square().sum(-1)),
+        sloped(lambda s, g, _: (s * g).norm(dim=-1)),
+    ],
     "no_difference": [
         lambda g, c, x: (c * g["corrupted"]).sum(-1),
         lambda g, c, x: (c * g["clean"]).sum(-1),
@@ -537,7 +551,9 @@ def integrated_at_once(gradient, clean, corrupted, steps):
 def integrated_blend(gradient, clean, corrupted, steps):
     result = 0.0
     for alpha in np.linspace(0.5 / steps, 1 - 0.5 / steps, steps):
-        result = result + ((clean - corrupted) / steps * gradient((1 - alpha) * corrupted + alpha * clean)).sum(-1)
+        result = result + (
+            (clean - corrupted) / steps * gradient((1 - alpha) * corrupted + alpha * clean)
+        ).sum(-1)
     return result
 
 
@@ -622,11 +638,17 @@ def zero(c, x):
 
 
 INTEGRATED_WRONG = {
-    "shape": [after(integrated, lambda a: a.mT), after(integrated, lambda a: a.tolist()), lambda g, c, x, n: None],
+    "shape": [
+        after(integrated, lambda a: a.mT),
+        after(integrated, lambda a: a.tolist()),
+        lambda g, c, x, n: None,
+    ],
     "over_positions": [after(integrated, lambda a: a.sum(-1)), after(integrated, lambda a: a.sum().item())],
     "over_batch": [after(integrated, lambda a: a.mean(0))],
     "not_summed": [lambda g, c, x, n: (c - x) * sum(g(x + a * (c - x)) for a in middles(n)) / n],
-    "over_wrong_axis": [lambda g, c, x, n: ((c - x) * sum(g(x + a * (c - x)) for a in middles(n)) / n).sum(1)],
+    "over_wrong_axis": [
+        lambda g, c, x, n: ((c - x) * sum(g(x + a * (c - x)) for a in middles(n)) / n).sum(1)
+    ],
     "summed": [along(middles, divide=lambda a: 1)],
     "reversed": [
         along(middles, by=minus),
@@ -655,11 +677,16 @@ INTEGRATED_WRONG = {
     "one_gradient": [lambda g, c, x, n: ((c - x) * g(x)).sum(-1)],
     "clean_gradient": [lambda g, c, x, n: ((c - x) * g(c)).sum(-1)],
     "only_ends": [lambda g, c, x, n: ((c - x) * (g(c) + g(x)) / 2).sum(-1)],
-    "middle_only": [lambda g, c, x, n: ((c - x) * g((c + x) / 2)).sum(-1), lambda g, c, x, n: integrated(g, c, x, 1)],
+    "middle_only": [
+        lambda g, c, x, n: ((c - x) * g((c + x) / 2)).sum(-1),
+        lambda g, c, x, n: integrated(g, c, x, 1),
+    ],
     "times_activation": [along(middles, by=lambda c, x: c), along(middles, by=lambda c, x: x)],
     "no_step": [along(middles, by=lambda c, x: 1.0), along(middles, by=lambda c, x: 1.0, divide=lambda a: 1)],
     "step_each_time": [along(middles, by=lambda c, x: c - x, divide=lambda a: len(a) ** 2)],
-    "mean_over_d_model": [lambda g, c, x, n: ((c - x) * sum(g(x + a * (c - x)) for a in middles(n)) / n).mean(-1)],
+    "mean_over_d_model": [
+        lambda g, c, x, n: ((c - x) * sum(g(x + a * (c - x)) for a in middles(n)) / n).mean(-1)
+    ],
     "absolute": [
         after(integrated, abs),
         lambda g, c, x, n: ((c - x) * sum(g(x + a * (c - x)) for a in middles(n)) / n).abs().sum(-1),
@@ -676,7 +703,10 @@ INTEGRATED_WRONG = {
         one_position_at_a_time,
         lambda g, c, x, n: ((c - x) * sum(g(x + a * (c - x) ** 2) for a in middles(n)) / n).sum(-1),
     ],
-    "other_count": [lambda g, c, x, n: integrated(g, c, x, 10), lambda g, c, x, n: integrated(g, c, x, 2 * n)],
+    "other_count": [
+        lambda g, c, x, n: integrated(g, c, x, 10),
+        lambda g, c, x, n: integrated(g, c, x, 2 * n),
+    ],
     "other_points": [
         along(random_points),
         along(lambda n: [(k + 0.5) / (n + 1) for k in range(n)]),
@@ -836,9 +866,14 @@ GAUSSIAN_WRONG = {
     "replaced": [
         noise_at(put=lambda old, noise: noise),
         noise_at(put=lambda old, noise: 0 * old + 3 * noise),
-        lambda e, p, s, g: torch.where(torch.isin(torch.arange(e.shape[1]), torch.tensor(p))[:, None], 0.0, e),
+        lambda e, p, s, g: torch.where(
+            torch.isin(torch.arange(e.shape[1]), torch.tensor(p))[:, None], 0.0, e
+        ),
     ],
-    "multiplied": [noise_at(put=lambda old, noise: old * (1 + noise)), noise_at(put=lambda o, n: o + o.abs() * n)],
+    "multiplied": [
+        noise_at(put=lambda old, noise: old * (1 + noise)),
+        noise_at(put=lambda o, n: o + o.abs() * n),
+    ],
     "shared": [
         drawn(lambda shape, s, g: s * normal(shape[-1:], g)),
         drawn(lambda shape, s, g: s * normal((1, *shape[1:]), g)),
@@ -1033,7 +1068,11 @@ DIRECT_WRONG = {
         after(direct_effect, lambda x: x.tolist()),
         after(direct_effect, lambda x: x[:1]),
     ],
-    "all_pairs": [lambda h, f, d: h @ d.T / rms(f), lambda h, f, d: h / rms(f)[:, None] @ d.T, lambda h, f, d: h @ d.T],
+    "all_pairs": [
+        lambda h, f, d: h @ d.T / rms(f),
+        lambda h, f, d: h / rms(f)[:, None] @ d.T,
+        lambda h, f, d: h @ d.T,
+    ],
     "broadcast": [
         lambda h, f, d: dot(h, d) / f.square().mean(-1, keepdim=True).sqrt(),
         lambda h, f, d: (h * d).sum(-1, keepdim=True) / rms(f),
@@ -1056,7 +1095,10 @@ DIRECT_WRONG = {
     "no_norm": [lambda h, f, d: dot(h, d)],
     "euclidean": [lambda h, f, d: dot(h, d) / f.norm(dim=-1)],
     "mean_square": [lambda h, f, d: dot(h, d) / f.square().mean(-1)],
-    "whole_batch": [lambda h, f, d: dot(h, d) / f.square().mean().sqrt(), lambda h, f, d: dot(h, d) / f.std()],
+    "whole_batch": [
+        lambda h, f, d: dot(h, d) / f.square().mean().sqrt(),
+        lambda h, f, d: dot(h, d) / f.std(),
+    ],
     "centred": [
         lambda h, f, d: dot(h, d) / f.std(-1),
         lambda h, f, d: dot(h, d) / f.std(-1, correction=0),
@@ -1108,7 +1150,9 @@ WRONG = {
 
 @pytest.mark.parametrize("answers", list(itertools.product((True, False), repeat=4)))
 def test_only_one_of_the_sixteen_tables_is_right(answers):
-    assert (grading.check("04.and_or", gates(*answers)).status == "passed") == (answers == (True, False, False, True))
+    assert (grading.check("04.and_or", gates(*answers)).status == "passed") == (
+        answers == (True, False, False, True)
+    )
 
 
 def test_an_answer_that_is_not_written_is_not_yet_one():

@@ -48,7 +48,9 @@ def less(p):
 
 OFFSETS_RIGHT = {
     "numbers": offsets(1, same, less),
-    "other order": FromContext(lambda c: {"induction": c["period"] - 1, "previous": 1, "duplicate": c["period"]}),
+    "other order": FromContext(
+        lambda c: {"induction": c["period"] - 1, "previous": 1, "duplicate": c["period"]}
+    ),
     "floats": offsets(1.0, float, lambda p: p - 1.0),
     "tensors": offsets(torch.tensor(1), torch.tensor, lambda p: torch.tensor(p) - 1),
     "numpy": offsets(np.int64(1), np.int32, lambda p: np.float32(p - 1)),
@@ -193,7 +195,10 @@ PREFIX_WRONG = {
         lambda a, p: attended(a, p, p - 1, stop=0).mean(-1),
     ],
     "one_query": [lambda a, p: a[:, -1, p + 1], lambda a, p: a[:, p + 1, 2]],
-    "largest": [lambda a, p: attended(a, p, p - 1).amax(-1), lambda a, p: attended(a, p, p - 1).max(dim=1).values],
+    "largest": [
+        lambda a, p: attended(a, p, p - 1).amax(-1),
+        lambda a, p: attended(a, p, p - 1).max(dim=1).values,
+    ],
     "summed": [lambda a, p: attended(a, p, p - 1).sum(-1)],
     "median": [lambda a, p: attended(a, p, p - 1).median(-1).values],
     "whole_block": [
@@ -275,13 +280,19 @@ CONTEXT_WRONG = {
         lambda loss, a, b: loss[:, -1].mean() - loss[:, 0].mean(),
         lambda loss, a, b: loss[:, loss.shape[1] // 2 :].mean() - loss[:, : loss.shape[1] // 2].mean(),
     ],
-    "one_prompt": [lambda loss, a, b: loss[0, b] - loss[0, a], lambda loss, a, b: (loss[-1, b] - loss[-1, a]).item()],
+    "one_prompt": [
+        lambda loss, a, b: loss[0, b] - loss[0, a],
+        lambda loss, a, b: (loss[-1, b] - loss[-1, a]).item(),
+    ],
     "summed": [lambda loss, a, b: (loss[:, b] - loss[:, a]).sum()],
     "median": [
         lambda loss, a, b: (loss[:, b] - loss[:, a]).median(),
         lambda loss, a, b: loss[:, b].median() - loss[:, a].median(),
     ],
-    "wrong_axis": [lambda loss, a, b: (loss[b] - loss[a]).mean(), lambda loss, a, b: loss[b].mean() - loss[a].mean()],
+    "wrong_axis": [
+        lambda loss, a, b: (loss[b] - loss[a]).mean(),
+        lambda loss, a, b: loss[b].mean() - loss[a].mean(),
+    ],
     "counts_from_one": [
         lambda loss, a, b: in_context_score(loss, a - 1, b - 1),
         lambda loss, a, b: in_context_score(loss, a + 1, b + 1),
@@ -346,7 +357,10 @@ COPYING_WRONG = {
     ],
     "per_token": [copied, lambda ov: ov.argmax(1), lambda ov: ov.diagonal()],
     "matrix": [lambda ov: ov == ov.amax(1, keepdim=True), lambda ov: ov.softmax(-1)],
-    "wrong_axis": [lambda ov: copying_score(ov.T), lambda ov: (ov.argmax(0) == torch.arange(len(ov))).float().mean()],
+    "wrong_axis": [
+        lambda ov: copying_score(ov.T),
+        lambda ov: (ov.argmax(0) == torch.arange(len(ov))).float().mean(),
+    ],
     "positive": [lambda ov: (ov.diagonal() > 0).float().mean()],
     "absolute": [lambda ov: copying_score(ov.abs()), lambda ov: copying_score(ov.square())],
     "smallest": [lambda ov: (ov.argmin(1) == torch.arange(len(ov))).float().mean()],
@@ -424,7 +438,9 @@ COMPOSITION_RIGHT = {
     "columns": as_in_the_paper,
     "unit norms": lambda ov, qk: ((qk / qk.norm()) @ (ov / ov.norm()).mT).norm("fro"),
     "einsum": lambda ov, qk: torch.einsum("qk,sk->qs", qk, ov).norm() / ov.norm() / qk.norm(),
-    "numpy": lambda ov, qk: np.linalg.norm(qk.numpy() @ ov.numpy().T) / np.linalg.norm(ov) / np.linalg.norm(qk),
+    "numpy": lambda ov, qk: (
+        np.linalg.norm(qk.numpy() @ ov.numpy().T) / np.linalg.norm(ov) / np.linalg.norm(qk)
+    ),
     "double": lambda ov, qk: k_composition(ov.double(), qk.double()),
     "number": lambda ov, qk: k_composition(ov, qk).item(),
 }
@@ -446,7 +462,10 @@ COMPOSITION_WRONG = {
     "elementwise": [lambda ov, qk: ratio(qk * ov.T, ov, qk), lambda ov, qk: (qk * ov).norm()],
     "added": [lambda ov, qk: ratio(qk + ov.T, ov, qk), lambda ov, qk: ratio(qk + ov, ov, qk)],
     "not_normalised": [lambda ov, qk: (qk @ ov.T).norm()],
-    "one_norm": [lambda ov, qk: (qk @ ov.T).norm() / qk.norm(), lambda ov, qk: (qk @ ov.T).norm() / ov.norm()],
+    "one_norm": [
+        lambda ov, qk: (qk @ ov.T).norm() / qk.norm(),
+        lambda ov, qk: (qk @ ov.T).norm() / ov.norm(),
+    ],
     "sum_of_norms": [lambda ov, qk: (qk @ ov.T).norm() / (qk.norm() + ov.norm())],
     "own_norm": [
         lambda ov, qk: (qk @ ov.T).norm() / (qk @ ov.T).norm(),
@@ -721,7 +740,9 @@ COMPOSED_RIGHT = {
     "scaled after": part_without(lambda out, W_K, scale: read(out, W_K) / scale[..., None]),
     "matmul": part_without(lambda out, W_K, scale: ((out / scale)[:, None] @ W_K).transpose(1, 2)),
     "tensordot": part_without(lambda out, W_K, scale: torch.tensordot(out / scale, W_K, dims=([2], [1]))),
-    "double": lambda keys, out, W_K, scale: without_source(keys.double(), out.double(), W_K.double(), scale.double()),
+    "double": lambda keys, out, W_K, scale: without_source(
+        keys.double(), out.double(), W_K.double(), scale.double()
+    ),
     "numpy": lambda k, o, W, s: k.numpy() - np.einsum("bpd,hde->bphe", (o / s).numpy(), W.numpy()),
     "stream": lambda k, o, W, s: ((k * s[..., None]) - read(o, W)) / s[..., None],
 }
@@ -750,7 +771,9 @@ COMPOSED_WRONG = {
         part_without(lambda o, W, s: read(o / o.norm(dim=-1, keepdim=True), W)),
         part_without(lambda o, W, s: read(torch.nn.functional.rms_norm(o, o.shape[-1:], eps=1e-5), W)),
     ],
-    "norm_recomputed": [lambda k, o, W, s: (k * s[..., None] - read(o, W)) / (s**2 - rms(o) ** 2).sqrt()[..., None]],
+    "norm_recomputed": [
+        lambda k, o, W, s: (k * s[..., None] - read(o, W)) / (s**2 - rms(o) ** 2).sqrt()[..., None]
+    ],
     "one_scale": [
         part_without(lambda o, W, s: read(o, W) / s.mean()),
         part_without(lambda o, W, s: read(o / s[:, -1:], W)),
@@ -904,7 +927,9 @@ CLASSES_WRONG = {
         lambda s, n, t: {name.upper(): heads for name, heads in classify(s, n, t).items()},
         lambda s, n, t: {name: len(heads) for name, heads in classify(s, n, t).items()},
         lambda s, n, t: {name: [float(h) for h in heads] for name, heads in classify(s, n, t).items()},
-        lambda s, n, t: {name: [s[name][h].item() for h in heads] for name, heads in classify(s, n, t).items()},
+        lambda s, n, t: {
+            name: [s[name][h].item() for h in heads] for name, heads in classify(s, n, t).items()
+        },
         lambda s, n, t: set(n),
     ],
     "by_head": [
@@ -1020,7 +1045,9 @@ def verdict_on(exercise, answer):
 
 def test_the_two_answers_to_a_tie_with_a_later_token_are_both_fine():
     """argmax takes the first of equal logits, so that a token tied with a later one is left open."""
-    assert {verdict_on("05.copying", answer).status for answer in (copying_score, copying_by_loops)} == {"passed"}
+    assert {verdict_on("05.copying", answer).status for answer in (copying_score, copying_by_loops)} == {
+        "passed"
+    }
     tied = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
     assert copying_score(tied) != copying_by_loops(tied)
 
@@ -1038,7 +1065,9 @@ def test_without_a_source_the_keys_are_those_of_the_stream_without_it():
     out, rest = torch.randn(2, 2, 5, 7, generator=generator)
     W_K, scale = torch.randn(3, 7, 4, generator=generator), rms(out + rest)
     keys = read((out + rest) / scale, W_K)
-    torch.testing.assert_close(without_source(keys, out, W_K, scale), read(rest / scale, W_K), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        without_source(keys, out, W_K, scale), read(rest / scale, W_K), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_check_leaves_the_global_generators_where_they_were():
@@ -1062,10 +1091,18 @@ def test_a_global_seed_shows_even_where_it_was_set_before():
 def test_what_is_wrong_is_shown():
     pairs = [
         ("05.offsets", offsets(1, same, 3), "Look again at 'induction'."),
-        ("05.random_control", lambda h, t, g: shuffled(others(h, t), g), "For 5 heads in `top` it returned 31."),
+        (
+            "05.random_control",
+            lambda h, t, g: shuffled(others(h, t), g),
+            "For 5 heads in `top` it returned 31.",
+        ),
         ("05.random_control", lambda h, t, g: t, "It returned (2, 1)."),
         ("05.mend_the_classes", lambda s, n, t: {"nonsense": [1]}, "There is no class 'nonsense'."),
-        ("05.prefix_matching", lambda a, p: a[0], "It returned a tensor of shape (15, 15); wanted is shape (6,)."),
+        (
+            "05.prefix_matching",
+            lambda a, p: a[0],
+            "It returned a tensor of shape (15, 15); wanted is shape (6,).",
+        ),
     ]
     for exercise, answer, words in pairs:
         assert words in verdict_on(exercise, answer).text

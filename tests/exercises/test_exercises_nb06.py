@@ -305,7 +305,9 @@ ATTRIBUTION_RIGHT = {
     "loops": by_loops,
     "at once": lambda z, w, s, d: torch.einsum("bhd,hdm,bm,b->bh", z, w, d, 1 / s[:, 0]),
     "matmul": lambda z, w, s, d: ((z[:, :, None] @ w)[:, :, 0] / s[:, None] * d[:, None]).sum(-1),
-    "batched": lambda z, w, s, d: torch.bmm(z.transpose(0, 1), w).transpose(0, 1).mul(d[:, None]).sum(-1).div(s),
+    "batched": lambda z, w, s, d: (
+        torch.bmm(z.transpose(0, 1), w).transpose(0, 1).mul(d[:, None]).sum(-1).div(s)
+    ),
     "direction first": lambda z, w, s, d: (z * torch.einsum("hdm,bm->bhd", w, d)).sum(-1) / s,
     "double": lambda z, w, s, d: head_attribution(z.double(), w.double(), s.double(), d.double()),
     "numpy": lambda z, w, s, d: np.einsum("bhd,hdm,bm->bh", z.numpy(), w.numpy(), (d / s).numpy()),
@@ -403,7 +405,8 @@ ROLES_RIGHT = {
     "hyphens": {label: role.replace(" ", "-") for label, role in reversed(ROLES.items())},
 }
 BY_DIFFERENCE = {
-    label: "name mover" if row["IO logit"] > row["S logit"] else "negative name mover" for label, row in TABLE.items()
+    label: "name mover" if row["IO logit"] > row["S logit"] else "negative name mover"
+    for label, row in TABLE.items()
 }
 ROLES_WRONG = {
     "not_a_dict": [list(ROLES.values()), "name mover", set(ROLES.values())],
@@ -587,7 +590,9 @@ PATH_WRONG = {
     ],
     STOPPED: [
         lambda x: x,
-        own_steps(lambda x, attention, mlp, change: x + attention(x) + mlp(x)),  # attention is frozen: a tensor
+        own_steps(
+            lambda x, attention, mlp, change: x + attention(x) + mlp(x)
+        ),  # attention is frozen: a tensor
         lambda x, b, s, blocks, r: path_patch(x, b, s, blocks[0], r),
     ],
 }
@@ -815,7 +820,7 @@ def by_rows(probs, digit, ids):
 
 
 def metric_of(plus: Callable, minus: Callable | None = None) -> Callable:
-    """An answer that adds digits for which ``plus(value, digit)`` is true, and takes off those of ``minus``."""
+    """An answer that adds digits where ``plus(value, digit)`` is true, and takes off those of ``minus``."""
 
     def answer(probs, digit, ids):
         value, own = torch.arange(10), digit[:, None]
@@ -865,7 +870,10 @@ GREATER_WRONG = {
     "sign": [lambda *given: -greater_than(*given), metric_of(lambda value, own: value <= own)],
     "digit_counts_as_greater": [metric_of(lambda value, own: value >= own)],
     "digit_left_out": [metric_of(lambda value, own: value > own, lambda value, own: value < own)],
-    "greater_only": [sides(lambda greater, others: greater), metric_of(lambda v, o: v > o, lambda v, o: v > 99)],
+    "greater_only": [
+        sides(lambda greater, others: greater),
+        metric_of(lambda v, o: v > o, lambda v, o: v > 99),
+    ],
     "others_only": [sides(lambda greater, others: others)],
     "normalised": [
         sides(lambda greater, others: (greater - others) / (greater + others)),
@@ -887,7 +895,9 @@ GREATER_WRONG = {
     ],
     "softmax_again": [lambda p, d, ids: greater_than(p.softmax(-1), d, ids)],
     "logarithms": [
-        lambda p, d, ids: torch.where(torch.arange(10) > d[:, None], p[:, ids].log(), -p[:, ids].log()).sum(-1),
+        lambda p, d, ids: torch.where(torch.arange(10) > d[:, None], p[:, ids].log(), -p[:, ids].log()).sum(
+            -1
+        ),
         lambda p, d, ids: greater_than(p.log(), d, ids),
     ],
     "next_digit": [
@@ -899,7 +909,10 @@ GREATER_WRONG = {
         sides(lambda greater, others: greater.log() - others.log()),
         sides(lambda greater, others: (greater / others).log()),
         lambda p, d, ids: torch.stack(
-            [row[ids[n + 1 :]].mean() - row[ids[: n + 1]].mean() for row, n in zip(p, d.tolist(), strict=True)]
+            [
+                row[ids[n + 1 :]].mean() - row[ids[: n + 1]].mean()
+                for row, n in zip(p, d.tolist(), strict=True)
+            ]
         ),
     ],
     "in_place": [lambda p, d, ids: (greater_than(p, d, ids), p.zero_())[0]],
@@ -950,11 +963,16 @@ SUPPRESSED_WRONG = {
         lambda ov: (ov < 0).float().mean(),
         lambda ov: (ov == ov.amin(-1, keepdim=True)).mul(torch.eye(len(ov))).mean(),
     ],
-    "copying": [lambda ov: (ov.argmax(-1) == torch.arange(len(ov))).float().mean(), lambda ov: suppressed(-ov)],
+    "copying": [
+        lambda ov: (ov.argmax(-1) == torch.arange(len(ov))).float().mean(),
+        lambda ov: suppressed(-ov),
+    ],
     "axis": [
         lambda ov: (ov.argmin(dim=0) == torch.arange(len(ov))).float().mean(),
         lambda ov: suppressed(ov.T),
-        lambda ov: suppressed(ov.softmax(0)) if suppressed(ov.softmax(0)) == suppressed(ov.T) else suppressed(ov.T),
+        lambda ov: (
+            suppressed(ov.softmax(0)) if suppressed(ov.softmax(0)) == suppressed(ov.T) else suppressed(ov.T)
+        ),
     ],
     "lowered": [lambda ov: (ov.diagonal() < 0).float().mean(), lambda ov: (ov.diag() > 0).float().mean()],
     "absolute": [lambda ov: (ov.abs().argmax(-1) == torch.arange(len(ov))).float().mean()],
@@ -964,7 +982,9 @@ SUPPRESSED_WRONG = {
         lambda ov: (ov.diag() < (ov - torch.diag(ov.diag())).sum(-1) / (len(ov) - 1)).float().mean(),
     ],
     "among_lowest": [
-        lambda ov: (ov.topk(5, largest=False).indices == torch.arange(len(ov))[:, None]).any(-1).float().mean(),
+        lambda ov: (
+            (ov.topk(5, largest=False).indices == torch.arange(len(ov))[:, None]).any(-1).float().mean()
+        ),
         lambda ov: (ov.argsort(-1)[:, :10] == torch.arange(len(ov))[:, None]).any(-1).float().mean(),
     ],
     "mean_effect": [lambda ov: ov.diagonal().mean(), lambda ov: -torch.trace(ov) / len(ov)],
@@ -1012,7 +1032,10 @@ def test_drawing_three_names_leaves_the_notebooks_own_chance_where_it_was():
 
 def test_the_role_that_is_wrong_is_told_with_its_row_of_the_table():
     verdict = grading.check("06.roles", but(B="name mover"), table=TABLE)
-    assert "Look again at B: attention to IO 0.02, S1 0.03, S2 0.64; IO logit -0.26, S logit -2.33" in verdict.text
+    assert (
+        "Look again at B: attention to IO 0.02, S1 0.03, S2 0.64; IO logit -0.26, S logit -2.33"
+        in verdict.text
+    )
 
 
 def test_the_first_wrong_role_in_the_order_of_the_table_is_told():
@@ -1022,8 +1045,14 @@ def test_the_first_wrong_role_in_the_order_of_the_table_is_told():
 
 def test_roles_follow_the_thresholds_that_are_handed_over():
     table = {"A": TABLE["A"], "B": TABLE["E"]}
-    assert grading.check("06.roles", {"A": "name mover", "B": "name mover"}, table=table, copies=0.1).status == "passed"
-    assert grading.check("06.roles", {"A": "name mover", "B": "none"}, table=table, attends=0.62).status == "passed"
+    assert (
+        grading.check("06.roles", {"A": "name mover", "B": "name mover"}, table=table, copies=0.1).status
+        == "passed"
+    )
+    assert (
+        grading.check("06.roles", {"A": "name mover", "B": "none"}, table=table, attends=0.62).status
+        == "passed"
+    )
     assert grading.check("06.roles", {"A": "none", "B": "none"}, table=table, attends=0.63).status == "passed"
 
 

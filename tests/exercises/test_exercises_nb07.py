@@ -39,7 +39,11 @@ JUMP_RIGHT = {
     "numpy": lambda pre, t: np.where(pre.numpy() > t.numpy(), pre.numpy(), 0),
 }
 JUMP_WRONG = {
-    "shape": [lambda pre, t: jumprelu(pre, t).sum(), lambda pre, t: pre[pre > t], lambda pre, t: pre.tolist()],
+    "shape": [
+        lambda pre, t: jumprelu(pre, t).sum(),
+        lambda pre, t: pre[pre > t],
+        lambda pre, t: pre.tolist(),
+    ],
     "shifted": [
         lambda pre, t: F.relu(pre - t),
         lambda pre, t: (pre - t) * (pre > t),
@@ -221,7 +225,9 @@ PENALTY_WRONG = {
         penalty_with(lambda w: w.mean(0).norm(dim=-1)),
     ],
     "one_norm_for_all": [penalty_with(lambda w: w.norm()), penalty_with(lambda w: together(w).mean())],
-    "each_target_pays": [lambda a, w, c: sum(torch.tanh(c * one.norm(dim=-1) * a).sum(-1).mean() for one in w)],
+    "each_target_pays": [
+        lambda a, w, c: sum(torch.tanh(c * one.norm(dim=-1) * a).sum(-1).mean() for one in w)
+    ],
     "tanh_of_sum": [
         lambda a, w, c: torch.tanh(c * (together(w) * a).sum(-1)).mean(),
         lambda a, w, c: torch.tanh(c * (together(w) * a).sum(-1).mean()),
@@ -456,7 +462,9 @@ UNSCALE_WRONG = {
         unscaled(lambda W, b, mean, size: b - mean @ W / size, lambda W, size: W * size),
     ],
     "weights_unchanged": [unscaled(lambda W, b, mean, size: b - mean @ W / size, lambda W, size: W)],
-    "twice_divided": [unscaled(lambda W, b, mean, size: b - mean @ W / size, lambda W, size: W / size.square())],
+    "twice_divided": [
+        unscaled(lambda W, b, mean, size: b - mean @ W / size, lambda W, size: W / size.square())
+    ],
     "bias_unchanged": [unscaled(lambda W, b, mean, size: b)],
     "sign": [unscaled(lambda W, b, mean, size: b + mean @ (W / size))],
     "shift_not_divided": [
@@ -534,7 +542,10 @@ LIFT_WRONG = {
     ],
     "extreme": [lambda fvu, skip: (1 - fvu / skip).max(), lambda fvu, skip: (1 - fvu / skip).min()],
     "percent": [lambda fvu, skip: 100 * lift(fvu, skip)],
-    "clipped": [lambda fvu, skip: (1 - fvu / skip).relu().median(), lambda fvu, skip: max(lift(fvu, skip), 0)],
+    "clipped": [
+        lambda fvu, skip: (1 - fvu / skip).relu().median(),
+        lambda fvu, skip: max(lift(fvu, skip), 0),
+    ],
     "in_place": [lambda fvu, skip: (lift(fvu, skip), fvu.div_(skip))[0]],
     "something_else": [lambda fvu, skip: lift(fvu, skip) / 2, lambda fvu, skip: 0.3],
     STOPPED: [lambda fvu: fvu, lambda fvu, skip: fvu @ skip[1:]],
@@ -544,7 +555,7 @@ LIFT_WRONG = {
 
 
 def shares(features, labels):
-    """Of the labelled prompts, those on which each feature is active; of the others, those on which it is not."""
+    """The share of labelled prompts on which each feature is active; of the others, on which it is not."""
     active = features > 0
     return active[labels].float().mean(0), (~active[~labels]).float().mean(0)
 

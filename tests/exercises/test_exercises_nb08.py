@@ -192,7 +192,12 @@ EDGE_RIGHT = {
 }
 EDGE_WRONG = {
     "shape": [lambda a, d, c: torch.zeros(7), lambda a, d, c: "positive"],
-    "not_summed": [each, lambda a, d, c: a * d @ c.T, lambda a, d, c: a * d * c, lambda a, d, c: a * (d * c).sum(0)],
+    "not_summed": [
+        each,
+        lambda a, d, c: a * d @ c.T,
+        lambda a, d, c: a * d * c,
+        lambda a, d, c: a * (d * c).sum(0),
+    ],
     "no_activation": [lambda a, d, c: (d * c).sum()],
     "one_target": [lambda a, d, c: a * d[0] @ c[0], lambda a, d, c: a * d[-1] @ c[-1]],
     "absolute": [lambda a, d, c: edge(a, d, c).abs(), lambda a, d, c: each(a, d, c).abs().sum()],
@@ -281,7 +286,10 @@ INFLUENCE_WRONG = {
     ],
     "positive_only": [influence_from(lambda a: shares(a.relu()))],
     "not_scaled": [influence_from(lambda a: a.abs()), influence_from(lambda a: a)],
-    "one_scale": [influence_from(lambda a: a.abs() / a.abs().sum()), influence_from(lambda a: a.abs() / a.abs().max())],
+    "one_scale": [
+        influence_from(lambda a: a.abs() / a.abs().sum()),
+        influence_from(lambda a: a.abs() / a.abs().max()),
+    ],
     "few_steps": [
         lambda a, w: w @ shares(a),
         lambda a, w: w @ shares(a) + w @ shares(a) @ shares(a),
@@ -399,7 +407,9 @@ LOGITS_RIGHT = {
     "cumsum": logit_nodes,
     "added up": logits_by_adding,
     "tuple of tensors": lambda *given: tuple(logit_nodes(*given)),
-    "topk": lambda p, mass, most: p.topk(min(most, len(p))).indices[: short(p.sort(descending=True).values, mass) + 1],
+    "topk": lambda p, mass, most: p.topk(min(most, len(p))).indices[
+        : short(p.sort(descending=True).values, mass) + 1
+    ],
     "searchsorted": nodes_of(lambda v, mass, most: min(int(torch.searchsorted(v.cumsum(0), mass)) + 1, most)),
     "numpy": lambda *given: logit_nodes(*given).numpy(),
 }
@@ -455,7 +465,11 @@ QK_RIGHT = {
 }
 QK_WRONG = {
     "shape": [lambda *given: qk(*given)[None], lambda *given: qk(*given).tolist()],
-    "summed": [lambda *given: qk(*given).sum(), lambda *given: qk(*given).sum(0), lambda *given: qk(*given).sum(1)],
+    "summed": [
+        lambda *given: qk(*given).sum(),
+        lambda *given: qk(*given).sum(0),
+        lambda *given: qk(*given).sum(1),
+    ],
     "no_scale": [raw],
     "root_of_d_model": [lambda q, k, w_q, w_k: raw(q, k, w_q, w_k) / w_q.shape[0] ** 0.5],
     "other_scale": [
@@ -539,7 +553,10 @@ SWAP_WRONG = {
         write(lambda here, there: (there - here) * (there > 0)),
         write(lambda here, there: (there - here) * ((here > 0) != (there > 0))),
     ],
-    "positive_change": [write(lambda here, there: (there - here).relu()), write(lambda here, there: abs(there - here))],
+    "positive_change": [
+        write(lambda here, there: (there - here).relu()),
+        write(lambda here, there: abs(there - here)),
+    ],
     "on_or_off": [write(lambda here, there: (there > 0).float() - (here > 0).float())],
     "mean": [lambda here, there, w: ((there - here)[:, None] * w).mean(1)],
     "in_place": [lambda here, there, w: there.sub_(here) @ w],

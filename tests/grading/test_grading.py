@@ -1,4 +1,4 @@
-"""The frame of the exercises: what is still open, what a verdict says, what is remembered, whose fault an error is."""
+"""The frame of the exercises: what is open, what is said, what is remembered, whose fault an error is."""
 
 import ast
 import functools
@@ -137,7 +137,7 @@ def test_what_is_still_a_stub_is_not_solved(answer):
 
 
 def one_line(x):
-    return 2 * x  # noqa: E704
+    return 2 * x
 
 
 def dots_left_above_an_answer(x):
@@ -646,7 +646,7 @@ def _constants(node: ast.AST) -> list[str]:
     return [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
 
 
-# Without 01, whose checks hand names from function to function: there only tests/exercises, which raises every one.
+# Without 01, whose checks hand names from function to function: for it only tests/exercises, with each.
 FOLDERS = sorted(Path(mi_utils.grading.__file__).parent.glob("nb[0-9][0-9]"))
 NUMBERS = [folder.name[2:] for folder in FOLDERS if folder.name != "nb01"]
 
@@ -654,8 +654,8 @@ NUMBERS = [folder.name[2:] for folder in FOLDERS if folder.name != "nb01"]
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_check_raises_the_mistakes_that_its_exercise_declares(number):
     for name, exercise in core.EXERCISES.notebook(number).items():
-        # That every declared mistake is raised is shown with wrong answers, in tests/exercises; here, that none is
-        # raised that was never declared.
+        # That every declared mistake is raised is shown with wrong answers, in tests/exercises.
+        # Here, that none is raised that was never declared.
         source = Source(Path(sys.modules[exercise.judge.__module__].__file__))
         found = source.mistakes(exercise.judge.__name__)
         assert found and found <= set(exercise.mistakes), name
@@ -773,7 +773,12 @@ def test_the_file_is_where_the_variable_says_else_in_the_cache(monkeypatch, tmp_
 
 
 def test_two_processes_lose_nothing_of_each_other():
-    code = "import sys; from mi_utils.grading import store\nfor i in range(40): store.remember(f'{sys.argv[1]}.{i}')"
+    code = """
+import sys
+from mi_utils.grading import store
+for i in range(40):
+    store.remember(f"{sys.argv[1]}.{i}")
+"""
     runs = [subprocess.Popen([sys.executable, "-c", code, number]) for number in ("01", "02")]
     assert [run.wait(60) for run in runs] == [0, 0]
     assert store.solved() == {f"{number}.{i}" for number in ("01", "02") for i in range(40)}

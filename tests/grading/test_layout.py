@@ -59,7 +59,7 @@ def test_a_file_of_checks_can_be_read_at_one_sitting(file):
 
 
 def strangers(code: str) -> set[str]:
-    """Modules that a file of checks should not import: what it checks is its own business, not the package's."""
+    """What a file of checks should not import: of ``mi_utils`` what is outside ``grading``, and libraries."""
     found = set()
     for node in ast.walk(ast.parse(code)):
         names = [one.name for one in node.names] if isinstance(node, ast.Import) else []

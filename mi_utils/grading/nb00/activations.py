@@ -15,6 +15,7 @@ from mi_utils.grading.tensors import centred
 
 # ------------------------------------------------------------------ 00.cache_activation: cache an activation
 
+
 @torch.no_grad()
 def _judge_cache(answer: Callable, *, model: Any, tokens: Tensor, layer: int) -> None:
     try:
@@ -33,7 +34,9 @@ def _compare_cached(answer: Callable, model: Any, tokens: Tensor, layer: int) ->
     elsewhere = layer + 1 if layer + 1 < model.cfg.n_layers else layer - 1
     if not same(answer(model, tokens, elsewhere), cache["resid_pre", elsewhere]):
         raise Mistake("ignores_layer", f"Asked for layer {elsewhere} it returned something else.")
-    if not same(answer(model, tokens[:, :-1], layer), model.run_with_cache(tokens[:, :-1])[1]["resid_pre", layer]):
+    if not same(
+        answer(model, tokens[:, :-1], layer), model.run_with_cache(tokens[:, :-1])[1]["resid_pre", layer]
+    ):
         raise Mistake("ignores_tokens")
 
 
@@ -74,7 +77,9 @@ def _cache_mistake(got: Any, wanted: Tensor, cache: Any, layer: int) -> Mistake:
     if got.shape == wanted.shape and same(_standardised(got), _standardised(wanted)):
         return Mistake("normalised")
     if got.shape != wanted.shape:
-        return Mistake("something_else", f"Yours has shape {tuple(got.shape)}, the stream {tuple(wanted.shape)}.")
+        return Mistake(
+            "something_else", f"Yours has shape {tuple(got.shape)}, the stream {tuple(wanted.shape)}."
+        )
     return Mistake("something_else")
 
 
@@ -121,6 +126,7 @@ CACHE = Exercise(
 )
 
 # ------------------------------------------------------------------ 00.predict_shape: predict shapes
+
 
 def _judge_shapes(answer: Any, *, model: Any, texts: list[str]) -> None:
     batch, pos = len(texts), _positions(model, texts[0])

@@ -11,6 +11,7 @@ from mi_utils.grading.tensors import centred, rms, seeded
 
 # ------------------------------------------------------------------ 00.find_the_bug: find the bug
 
+
 def _judge_bug(answer: Callable, *, eps: float = 1e-5) -> None:
     generator = seeded()
     parts = torch.randn(7, 32, generator=generator) * torch.logspace(-1, 1, 7)[:, None] + 0.3

@@ -14,13 +14,16 @@ from mi_utils.grading.tensors import seeded
 
 # ------------------------------------------------------------------ 00.zero_head: a hook that zeroes one head
 
+
 def _judge_zero_head(answer: Callable, *, head: int, model: Any = None) -> None:
     # With the model, z has its sizes, so that a mask made for the model fits. Else: all sizes different.
     heads, d_head = (model.cfg.n_heads, model.cfg.d_head) if model else (head + 3, head + 5)
     z = torch.randn(2, heads + 1, heads, d_head, generator=seeded())
     z = z.to(model.cfg.device) if model else z
     before = z.clone()
-    got = answer(z, hook=SimpleNamespace(name="blocks.0.attn.hook_z", ctx={}, layer=lambda: 0))  # as the model calls it
+    got = answer(
+        z, hook=SimpleNamespace(name="blocks.0.attn.hook_z", ctx={}, layer=lambda: 0)
+    )  # as the model calls it
     if got is None and torch.equal(z, before):
         raise Mistake("no_return")
     got = z if got is None else got  # edited in place: that is what the model goes on with
@@ -90,6 +93,7 @@ ZERO_HEAD = Exercise(
 
 # ------------------------------------------------------------------ 00.no_op_control: the no-op control
 
+
 class _FaultyModel:
     """Stands in for the model, and for a defective hook mechanism: with hooks, ``defect`` is added to the logits.
 
@@ -155,7 +159,9 @@ class _FaultyModel:
             sound = isinstance(after, Tensor) and after.dtype == before.dtype and torch.equal(after, before)
             self.edits.append(not sound)
             self.silent.append(out is None)
-            return out if sound else None  # a broken activation would only stop the model with an error of its own
+            return (
+                out if sound else None
+            )  # a broken activation would only stop the model with an error of its own
 
         return watched
 

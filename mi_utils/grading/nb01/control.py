@@ -90,14 +90,18 @@ def _judge_directions(control: Tensor, W: Tensor) -> None:
     """That directions are independent, and each of them equally likely."""
     kept = W.norm(dim=1)[0] > 0  # the same in all instances
     cosines = _cosines(control[..., kept])
-    unit, old = (torch.nn.functional.normalize(one, dim=1).mT[:, kept] for one in (control, W))  # [instance, column, m]
+    unit, old = (
+        torch.nn.functional.normalize(one, dim=1).mT[:, kept] for one in (control, W)
+    )  # [instance, column, m]
     if same(unit, unit[:1].expand_as(unit)):
         raise Mistake("one_for_instances")
     columns, count = unit.shape[1], unit[..., 0].numel()
     pairs = columns * (columns - 1)
     if ((cosines.abs() > 1 - 1e-9).double().mean(0).sum() - columns) / pairs > 1e-3:
         raise Mistake("repeated")
-    close = mean_bound(1 / _M, count)  # the variance of a component or of a cosine, and more than that of a product
+    close = mean_bound(
+        1 / _M, count
+    )  # the variance of a component or of a cosine, and more than that of a product
     leaning = (unit * old).sum(-1)
     if max(leaning.mean().abs(), (leaning.square().mean() - 1 / _M).abs()) > close:
         raise Mistake("leans_on_W")

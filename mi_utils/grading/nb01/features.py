@@ -82,7 +82,9 @@ def _judge_share_of_zeros(x: Tensor) -> None:
         raise Mistake("by_position")
     spread = (present.mean(-1) - p).square()  # of the share in one example, [batch, instance]
     expected = variance / _N
-    its_variance = (variance + 3 * (_N - 2) * variance**2) / _N**3 - expected**2  # from a binomial's fourth moment
+    its_variance = (
+        variance + 3 * (_N - 2) * variance**2
+    ) / _N**3 - expected**2  # from a binomial's fourth moment
     if ((spread.mean(0) - expected).abs() > mean_bound(its_variance, _BATCH)).any():
         raise Mistake("not_independent")
 

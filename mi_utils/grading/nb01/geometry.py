@@ -34,7 +34,9 @@ def _with_dropped() -> Tensor:
     return W
 
 
-def _judge_columns(answer: Callable, right: Callable[[Tensor], Tensor], wrong: Callable[[Tensor], Iterator]) -> None:
+def _judge_columns(
+    answer: Callable, right: Callable[[Tensor], Tensor], wrong: Callable[[Tensor], Iterator]
+) -> None:
     W = _weights()
     expect(answer, (W,), right(W), wrong(W), _SHAPES)
     dropped = _with_dropped()
@@ -149,7 +151,9 @@ def _wrong_interferences(W: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield "still_itself", all_
     yield "still_itself", all_ / _N
     yield from (("wrong_itself", all_ - itself) for itself in (1, length, length**4))
-    yield from (("both_unit", one) for one in (_of_others(cosines).square().sum(-1), cosines.square().sum(-1) - 1))
+    yield from (
+        ("both_unit", one) for one in (_of_others(cosines).square().sum(-1), cosines.square().sum(-1) - 1)
+    )
     yield "both_unit", cosines.square().sum(-1)
     yield from (("not_unit", one.square().sum(-1)) for one in (_of_others(gram), gram))
     yield from (("other_unit", one.square().sum(-2)) for one in (others, overlaps))

@@ -165,6 +165,7 @@ CANDIDATES = Exercise(
 
 # ------------------------------------------------------------------ 01.pca: the best linear model
 
+
 def _judge_linear(answer: Callable) -> None:
     sparsity = torch.tensor([0.3, 0.85, 0.6])
     for importance, m in (([0.55, 2.0, 0.9, 1.4, 0.3], 2), ([1.0, 0.7, 1.3, 0.2, 0.45, 0.9], 4)):
@@ -173,7 +174,9 @@ def _judge_linear(answer: Callable) -> None:
     try:
         got, _ = ask(answer, sparsity, importance, 3)
     except Stopped as stopped:
-        raise Mistake("nothing_left_out", f"There it stops with {type(stopped.__cause__).__name__}.") from None
+        raise Mistake(
+            "nothing_left_out", f"There it stops with {type(stopped.__cause__).__name__}."
+        ) from None
     if not same(got, torch.zeros(3)):
         raise Mistake("nothing_left_out")
 

@@ -58,7 +58,13 @@ def _wrong_outputs(W: Tensor, b: Tensor, x: Tensor) -> Iterator[tuple[str, Tenso
     yield from (("bias_first", _linear(W, x + sign * b) - sign * b) for sign in (1, -1))
     yield "bias_subtracted", (_linear(W, x) - b).relu()
     yield from (("hidden", one) for one in (h, h.relu()))
-    for activation in (torch.sigmoid, torch.tanh, torch.nn.functional.gelu, torch.nn.functional.silu, torch.abs):
+    for activation in (
+        torch.sigmoid,
+        torch.tanh,
+        torch.nn.functional.gelu,
+        torch.nn.functional.silu,
+        torch.abs,
+    ):
         yield "other_activation", activation(before)
     for activation in (torch.nn.functional.softplus, torch.nn.functional.leaky_relu, lambda y: y.clamp(0, 1)):
         yield "other_activation", activation(before)
@@ -78,7 +84,11 @@ def _wrong_if_square(W: Tensor, b: Tensor, x: Tensor) -> Iterator[tuple[str, Ten
     back = W.mT
     yield "bias_first", _out(W, _hidden(W, x) + b).relu()
     yield "bias_first", _out(W, (_hidden(W, x) + b).relu())
-    for inner, outer, name in ((back, back, "transposed"), (W, back, "not_transposed"), (back, W, "not_transposed")):
+    for inner, outer, name in (
+        (back, back, "transposed"),
+        (W, back, "not_transposed"),
+        (back, W, "not_transposed"),
+    ):
         # `_out` multiplies by the transpose: with both transposed it is W W^T x; else W W x, or W^T W^T x.
         yield name, (_out(outer, _hidden(inner, x)) + b).relu()
         yield name, _out(outer, _hidden(inner, x)) + b

@@ -26,7 +26,9 @@ def _judge_welch(answer: Callable) -> None:
         raise
     if not same(got, wanted):
         _judge_swapped(answer, wanted)
-        first = f"For N = {_CROWDED[1][0]} and m = {_CROWDED[1][1]} it gives {got[1]:.4f}, not {wanted[1]:.4f}."
+        first = (
+            f"For N = {_CROWDED[1][0]} and m = {_CROWDED[1][1]} it gives {got[1]:.4f}, not {wanted[1]:.4f}."
+        )
         raise named(got, _wrong_bounds(), Mistake("something_else", first))
     for N, m in _ROOMY:
         _judge_roomy(answer, N, m)
@@ -68,7 +70,9 @@ def _judge_roomy(answer: Callable, N: int, m: int) -> None:
     else:
         if same(got, torch.zeros(())):
             return
-        seen = f"gives {float(got):.4g}" if isinstance(got, Tensor) and got.ndim == 0 else f"returns {kind(got)}"
+        seen = (
+            f"gives {float(got):.4g}" if isinstance(got, Tensor) and got.ndim == 0 else f"returns {kind(got)}"
+        )
     raise Mistake("single" if N == 1 else "not_zero", f"For N = {N} and m = {m} it {seen}.")
 
 

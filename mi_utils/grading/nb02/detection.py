@@ -12,6 +12,7 @@ from mi_utils.grading.tensors import seeded
 
 # ------------------------------------------------------------------ 02.detection: does a rule detect a latent?
 
+
 def _judge_detection(answer: Callable) -> None:
     # Of 42 contexts the latent fires in 5; the rule finds 3 of them, and claims 7 others.
     rare = _contexts(hits=3, misses=2, false_alarms=7, rejections=30)

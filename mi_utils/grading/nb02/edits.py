@@ -57,7 +57,10 @@ def _stand_in(generator: torch.Generator, d_in: int = 6, d_sae: int = 10) -> _To
     w_dec = F.normalize(torch.randn(d_sae, d_in, generator=generator), dim=-1)
     w_enc = w_dec.T + 0.3 * torch.randn(d_in, d_sae, generator=generator)
     return _TopkSAE(
-        w_enc, 0.2 * torch.randn(d_sae, generator=generator), w_dec, 0.8 * torch.randn(d_in, generator=generator)
+        w_enc,
+        0.2 * torch.randn(d_sae, generator=generator),
+        w_dec,
+        0.8 * torch.randn(d_in, generator=generator),
     )
 
 
@@ -199,12 +202,18 @@ def _compare_promoted(got: Any, direction: Tensor, unembedding: Tensor, n: int) 
     for name, scores in [("not_sorted", logits), *_wrong_scores(direction, unembedding, logits)]:
         if set(ids.tolist()) == set(scores.topk(n).indices.tolist()):
             raise Mistake(name)
-    raise Mistake("something_else", f"In the check's case it gives {ids.tolist()}, not {right.long().tolist()}.")
+    raise Mistake(
+        "something_else", f"In the check's case it gives {ids.tolist()}, not {right.long().tolist()}."
+    )
 
 
 def _ids(got: Any, n: int) -> Tensor:
     """The answer's ids as a tensor [n], of whatever kind they came."""
-    if isinstance(got, tuple | list) and len(got) == 2 and all(isinstance(one, Tensor) and one.ndim for one in got):
+    if (
+        isinstance(got, tuple | list)
+        and len(got) == 2
+        and all(isinstance(one, Tensor) and one.ndim for one in got)
+    ):
         raise Mistake("values_and_ids")
     try:
         ids = torch.as_tensor(got).detach().cpu()

@@ -13,6 +13,7 @@ from mi_utils.grading.tensors import seeded
 
 # ------------------------------------------------------------------ 02.sae_forward: the forward pass
 
+
 def _judge_forward(answer: Callable) -> None:
     generator = seeded()
     x, w_enc, b_enc = (torch.randn(*shape, generator=generator) for shape in ((6, 5), (5, 8), (8,)))
@@ -55,7 +56,9 @@ def _pair(got: Any, latents: tuple[int, ...], reconstruction: tuple[int, ...]) -
 _OTHER_ACTIVATIONS = (F.gelu, F.silu, F.softplus, F.leaky_relu, F.elu, torch.sigmoid, torch.tanh, torch.abs)
 
 
-def _wrong_latents(x: Tensor, w_enc: Tensor, b_enc: Tensor, w_dec: Tensor, b_dec: Tensor) -> list[tuple[str, Tensor]]:
+def _wrong_latents(
+    x: Tensor, w_enc: Tensor, b_enc: Tensor, w_dec: Tensor, b_dec: Tensor
+) -> list[tuple[str, Tensor]]:
     """The latents that each known mistake gives, by the mistake's name."""
     centred = x - b_dec
     pre = centred @ w_enc + b_enc
@@ -159,7 +162,9 @@ _PRE = torch.tensor(
         [0.6, 0.2, 0.25, -4.5, 0.45, -0.05, 0.35, -0.55],  # of column 1, four are positive
     ]
 )
-_TIED = torch.tensor([[2.0, 1.0, 0.5, 1.0, 1.0, -1.0], [0.3, 0.3, 0.3, 0.3, 0.3, 0.3], [-1.0, 4.0, 3.0, 2.0, 2.0, 2.0]])
+_TIED = torch.tensor(
+    [[2.0, 1.0, 0.5, 1.0, 1.0, -1.0], [0.3, 0.3, 0.3, 0.3, 0.3, 0.3], [-1.0, 4.0, 3.0, 2.0, 2.0, 2.0]]
+)
 
 
 def _judge_topk(answer: Callable) -> None:
@@ -236,7 +241,9 @@ def _compare_tied(got: Any, k: int) -> None:
     got = got.detach().to(right.device, right.dtype)
     if ((got != 0).sum(-1) > k).any():
         raise Mistake("ties")
-    if not same(got, torch.where(got != 0, _TIED, 0.0)) or not same(got.sort(-1).values, right.sort(-1).values):
+    if not same(got, torch.where(got != 0, _TIED, 0.0)) or not same(
+        got.sort(-1).values, right.sort(-1).values
+    ):
         raise Mistake("ties_lost")
 
 

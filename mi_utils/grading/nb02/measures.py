@@ -14,6 +14,7 @@ from mi_utils.grading.tensors import seeded
 
 # ------------------------------------------------------------------ 02.fvu: fraction of variance unexplained
 
+
 def _judge_fvu(answer: Callable) -> None:
     generator = seeded()
     # A mean far from 0 and components of unlike variance, as activations have them; the second time worse than the mean.
@@ -74,7 +75,9 @@ def _wrong_fvus(x: Tensor, reconstruction: Tensor, right: Tensor) -> list[tuple[
         ("percent", 100 * right),
     ]
     factors = [by for n in (tokens, width, tokens * width) for by in (n, 1 / n)]
-    factors += [(tokens - 1) * by for by in (1, width, width / tokens, 1 / width / tokens)]  # of a variance with n - 1
+    factors += [
+        (tokens - 1) * by for by in (1, width, width / tokens, 1 / width / tokens)
+    ]  # of a variance with n - 1
     wrong += [("sums_and_means", right * by) for by in factors]
     if right > 1:
         wrong += [("clipped", torch.ones_like(right))]
@@ -120,9 +123,12 @@ FVU = Exercise(
 
 # ------------------------------------------------------------------ 02.mmcs: were the features found?
 
+
 def _judge_mmcs(answer: Callable) -> None:
     generator = seeded()
-    features = (torch.eye(4, 12) + 0.15 * torch.randn(4, 12, generator=generator)) * torch.linspace(0.5, 3, 4)[:, None]
+    features = (torch.eye(4, 12) + 0.15 * torch.randn(4, 12, generator=generator)) * torch.linspace(
+        0.5, 3, 4
+    )[:, None]
     noise = torch.randn(9, 12, generator=generator)
     # Feature 0 is found twice, 1 and 2 share a latent (nothing else is near), 3 has one that points the other way.
     unit = F.normalize(features, dim=-1)
@@ -131,7 +137,9 @@ def _judge_mmcs(answer: Callable) -> None:
     dictionary = torch.cat([torch.stack(rows) + 0.1 * noise[:4], noise[4:] * lengths])
     _compare_mmcs(answer, dictionary, features)
     # All cosines of feature 0 are negative here.
-    _compare_mmcs(answer, torch.tensor([[1.0, 0.2, 0.0], [0.8, -0.3, 0.5]]), torch.tensor([[-2.0, 0, 0], [0, 0.5, 1]]))
+    _compare_mmcs(
+        answer, torch.tensor([[1.0, 0.2, 0.0], [0.8, -0.3, 0.5]]), torch.tensor([[-2.0, 0, 0], [0, 0.5, 1]])
+    )
 
 
 def _compare_mmcs(answer: Callable, dictionary: Tensor, features: Tensor) -> None:
@@ -150,7 +158,11 @@ def _compare_mmcs(answer: Callable, dictionary: Tensor, features: Tensor) -> Non
 
 def _wrong_mmcs(dictionary: Tensor, features: Tensor, cosines: Tensor) -> list[tuple[str, Tensor]]:
     """What each known mistake gives for cosines [latent, feature], by the mistake's name."""
-    dots, unit, unit_features = dictionary @ features.T, F.normalize(dictionary, dim=-1), F.normalize(features, dim=-1)
+    dots, unit, unit_features = (
+        dictionary @ features.T,
+        F.normalize(dictionary, dim=-1),
+        F.normalize(features, dim=-1),
+    )
     by_column = F.normalize(dictionary, dim=0) @ F.normalize(features, dim=0).T
     best = cosines.amax(0)
     lengths = dictionary.norm(dim=-1)[:, None], features.norm(dim=-1)[None]

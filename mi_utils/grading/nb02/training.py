@@ -30,7 +30,9 @@ def _judge_loss(answer: Callable) -> None:
             raise Mistake("in_place")
 
 
-def _compare_loss(got: Any, x: Tensor, latents: Tensor, reconstruction: Tensor, w_dec: Tensor, l1: float) -> None:
+def _compare_loss(
+    got: Any, x: Tensor, latents: Tensor, reconstruction: Tensor, w_dec: Tensor, l1: float
+) -> None:
     error = (x - reconstruction).square().sum(-1).mean()
     penalty = (latents * w_dec.norm(dim=-1)).sum(-1).mean()
     if isinstance(got, tuple | list) and len(got) in (2, 3) and all(map(_is_number, got)):
@@ -170,6 +172,7 @@ SAE_LOSS = Exercise(
 )
 
 # ------------------------------------------------------------------ 02.project_gradient: the gradient's projection
+
 
 def _judge_projection(answer: Callable) -> None:
     generator = seeded()

@@ -14,6 +14,7 @@ from mi_utils.grading.tensors import seeded
 
 # ------------------------------------------------------------------ 03.kl: KL from the model
 
+
 def _kl(final: Tensor, lens: Tensor) -> Tensor:
     """Of log-probabilities."""
     return (final.exp() * (final - lens)).sum(-1)
@@ -132,6 +133,7 @@ KL = Exercise(
 )
 
 # ------------------------------------------------------------------ 03.marginal_bias: what is wrong everywhere
+
 
 def _judge_marginal(answer: Callable) -> None:
     generator = seeded()

@@ -13,6 +13,7 @@ from mi_utils.grading.tensors import centred, rms
 
 # ------------------------------------------------------------------ 03.lens_by_hand: the logit lens by hand
 
+
 @torch.no_grad()
 def _judge_lens(answer: Callable, *, model: Any, stream: Tensor) -> None:
     _compare_logits(answer, model, stream)
@@ -56,7 +57,11 @@ def _wrong_lenses(model: Any, stream: Tensor, logits: Tensor) -> list[tuple[str,
     tied = same(back, out)  # then the embedding is no mistake
     normed, raw = model.ln_final(stream), stream @ out
     own = centred(stream) if centres(model) else stream  # what the model's own norm divides
-    other = stream / rms(stream, keepdim=True) if centres(model) else centred(stream) / rms(centred(stream), keepdim=True)
+    other = (
+        stream / rms(stream, keepdim=True)
+        if centres(model)
+        else centred(stream) / rms(centred(stream), keepdim=True)
+    )
     return [
         ("probabilities", logits.softmax(-1)),
         ("log_probs", logits.log_softmax(-1)),

@@ -13,6 +13,7 @@ from mi_utils.grading.tensors import seeded
 
 # ------------------------------------------------------------------ 03.rank: the rank of an answer
 
+
 def _judge_rank(answer: Callable) -> None:
     token, other = 7, 3
     logits = 2 * torch.randn(5, 4, 160, generator=seeded())
@@ -170,7 +171,12 @@ def _rows(answer: Callable, form: Callable, cases: list[tuple[int, ...]]) -> lis
 
 
 def _as_row(got: Any) -> int | None:
-    if isinstance(got, Tensor) and got.numel() == 1 and not got.dtype.is_floating_point and got.dtype != torch.bool:
+    if (
+        isinstance(got, Tensor)
+        and got.numel() == 1
+        and not got.dtype.is_floating_point
+        and got.dtype != torch.bool
+    ):
         return int(got)
     if got is None or (isinstance(got, Integral) and not isinstance(got, bool)):
         return got if got is None else int(got)

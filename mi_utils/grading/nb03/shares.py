@@ -13,6 +13,7 @@ from mi_utils.grading.tensors import centred, rms
 
 # ------------------------------------------------------------------ 03.find_the_bug: find the bug
 
+
 @torch.no_grad()
 def _judge_shares(answer: Callable, *, model: Any, parts: Tensor, token: int) -> None:
     _compare_shares(answer, model, parts, token)
@@ -43,14 +44,17 @@ def _compare_shares(answer: Callable, model: Any, parts: Tensor, token: int) -> 
     if not isinstance(got, Tensor) or got.shape != wanted.shape:
         raise _shares_shape_mistake(got, len(parts), model.W_U.shape[1])
     for name, wrong in _wrong_shares(model, parts, token):
-        if like_logits(got, wrong) or (wrong is not None and like_logits(got, wrong + model.unembed.b_U[token])):
+        if like_logits(got, wrong) or (
+            wrong is not None and like_logits(got, wrong + model.unembed.b_U[token])
+        ):
             raise Mistake(name)
     bias, total = model.unembed.b_U[token], got.sum().to(wanted.device, wanted.dtype)
     near = 1e-3 * float(wanted.abs().max())
     if min(abs(total - wanted.sum()), abs(total - wanted.sum() - bias)) <= near:
         raise Mistake("forced")
     raise Mistake(
-        "does_not_add_up", f"With the bias, yours come to {total + bias:.3f}; the logit is {wanted.sum() + bias:.3f}."
+        "does_not_add_up",
+        f"With the bias, yours come to {total + bias:.3f}; the logit is {wanted.sum() + bias:.3f}.",
     )
 
 

@@ -13,6 +13,7 @@ from mi_utils.grading.tensors import seeded
 
 # ------------------------------------------------------------------ 03.ridge: ridge regression
 
+
 def _ridge(h: Tensor, y: Tensor, strength: float | Tensor) -> Tensor:
     """The matrix of least squared error with a penalty; ``strength`` is one number or one for each component."""
     penalty = strength * torch.eye(h.shape[1], dtype=h.dtype)
@@ -60,7 +61,10 @@ def _matrix_mistake(matrix: Tensor, h: Tensor, y: Tensor, strength: float) -> Mi
         if same(matrix, wrong):
             return Mistake(name)
     count, width = h.shape
-    others = [strength * factor for factor in (count, width, 1 / width, count * width, 1 / (count * width), 2, 0.5, -1)]
+    others = [
+        strength * factor
+        for factor in (count, width, 1 / width, count * width, 1 / (count * width), 2, 0.5, -1)
+    ]
     others += [power / by for power in (strength**2, strength**0.5, 1 / strength) for by in (1, count)]
     fixed = [size / by for size in (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6) for by in (1, count)]
     for name, strengths in {"other_penalty": others, "ignores_strength": fixed}.items():

@@ -39,7 +39,9 @@ def _change(patched: Tensor, corrupted: Tensor, answer: Tensor, wrong: Tensor) -
     return _ahead(patched, answer, wrong) - _ahead(corrupted, answer, wrong)
 
 
-def _wrong_effects(patched: Tensor, corrupted: Tensor, answer: Tensor, wrong: Tensor) -> Iterator[tuple[str, Tensor]]:
+def _wrong_effects(
+    patched: Tensor, corrupted: Tensor, answer: Tensor, wrong: Tensor
+) -> Iterator[tuple[str, Tensor]]:
     """What each known mistake gives, one number for each row, by the mistake's name."""
     moved, rows = patched - corrupted, torch.arange(len(answer))
     right = _change(patched, corrupted, answer, wrong)
@@ -133,11 +135,15 @@ def _wrong_directs(head_out: Tensor, final: Tensor, direction: Tensor) -> Iterat
     """What each known mistake gives, by its name."""
     along, whole = (head_out * direction).sum(-1), (final * direction).sum(-1)
     right, without = along / rms(final), final - head_out
-    yield from (("own_norm", along / by) for by in (rms(head_out), head_out.norm(dim=-1), rms(centred(head_out))))
+    yield from (
+        ("own_norm", along / by) for by in (rms(head_out), head_out.norm(dim=-1), rms(centred(head_out)))
+    )
     yield "no_norm", along
     yield "euclidean", along / final.norm(dim=-1)
     yield "mean_square", along / final.square().mean(-1)
-    yield from (("whole_batch", along / by) for by in (final.square().mean().sqrt(), final.norm(), final.std()))
+    yield from (
+        ("whole_batch", along / by) for by in (final.square().mean().sqrt(), final.norm(), final.std())
+    )
     yield "whole_batch", along / final.square().mean(0).mean().sqrt()
     for top in (along, (centred(head_out) * direction).sum(-1)):
         yield from (("centred", top / scale) for scale in (rms(final), rms(centred(final)), final.std(-1)))

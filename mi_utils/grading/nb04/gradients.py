@@ -48,7 +48,10 @@ def _wrong_attributions(gradients: dict[str, Tensor], clean: Tensor, corrupted: 
     yield "noising", noising
     yield from (("both_gradients", sign * one) for sign in (1, -1) for one in (both / 2, both))
     for product in (step * slope, step * other):
-        yield from (("absolute", one) for one in (product.sum(-1).abs(), product.abs().sum(-1), product.abs().mean(-1)))
+        yield from (
+            ("absolute", one)
+            for one in (product.sum(-1).abs(), product.abs().sum(-1), product.abs().mean(-1))
+        )
         yield from (("mean_over_d_model", sign * product.mean(-1)) for sign in (1, -1))
         yield from (("squared", one) for one in (product.square().sum(-1), product.norm(dim=-1)))
     for one in (slope, other):
@@ -131,7 +134,9 @@ def _judge_integrated(answer: Callable) -> None:
             raise Mistake("in_place")
 
 
-def _compare_integrated(got: Any, slope: _Slope, clean: Tensor, corrupted: Tensor, steps: int, unchanged: bool) -> None:
+def _compare_integrated(
+    got: Any, slope: _Slope, clean: Tensor, corrupted: Tensor, steps: int, unchanged: bool
+) -> None:
     step = clean - corrupted
     right = (step * _mean_slope(slope, corrupted, step, _middles(steps))).sum(-1)
     try:
@@ -139,7 +144,9 @@ def _compare_integrated(got: Any, slope: _Slope, clean: Tensor, corrupted: Tenso
     except Mistake as mistake:
         if mistake.name != "something_else":
             raise
-        raise (_from_where_it_asked(slope, corrupted, step, steps) if unchanged else Mistake("in_place")) from None
+        raise (
+            _from_where_it_asked(slope, corrupted, step, steps) if unchanged else Mistake("in_place")
+        ) from None
 
 
 def _middles(steps: int) -> Tensor:
@@ -151,7 +158,9 @@ def _mean_slope(slope: _Slope, start: Tensor, step: Tensor, fractions: Tensor) -
     return torch.stack([slope.value(start + fraction * step) for fraction in fractions]).mean(0)
 
 
-def _wrong_integrals(slope: _Slope, clean: Tensor, corrupted: Tensor, steps: int) -> Iterator[tuple[str, Tensor]]:
+def _wrong_integrals(
+    slope: _Slope, clean: Tensor, corrupted: Tensor, steps: int
+) -> Iterator[tuple[str, Tensor]]:
     """What each known mistake gives, by its name."""
     step, count = clean - corrupted, torch.arange(steps)
     points = {
@@ -206,7 +215,9 @@ def _from_where_it_asked(slope: _Slope, corrupted: Tensor, step: Tensor, steps: 
         return Mistake("never_asked")
     if strays:
         return Mistake("off_the_line")
-    listed = ", ".join(f"{fraction:.3g}" for fraction in fractions[:6]) + (", ..." if len(fractions) > 6 else "")
+    listed = ", ".join(f"{fraction:.3g}" for fraction in fractions[:6]) + (
+        ", ..." if len(fractions) > 6 else ""
+    )
     if len(places) != steps:
         return Mistake("other_count", f"With steps = {steps} it took {len(places)}: at {listed} of the way.")
     if not _near(torch.tensor(sorted(fractions)), _middles(steps)):

@@ -51,7 +51,9 @@ def _compare_places(change: Tensor, positions: list[int]) -> None:
         raise Mistake("no_noise")
     if changed.all():
         raise Mistake("everywhere")
-    if not changed.any() or torch.equal(changed.all(1), torch.isin(torch.arange(len(change)), torch.tensor(positions))):
+    if not changed.any() or torch.equal(
+        changed.all(1), torch.isin(torch.arange(len(change)), torch.tensor(positions))
+    ):
         raise Mistake("wrong_axis")
     where = sorted(set(changed.nonzero()[:, 1].tolist()))
     detail = f"Asked for were positions {positions}; noise is at {where}."
@@ -105,7 +107,8 @@ def _compare_source(
 ) -> None:
     """Whether the noise came from the generator, and from nowhere else."""
     again, other = (
-        ask(answer, embedding, list(positions), scale, seeded(seed))[0].detach().to(embedding) for seed in (0, 1)
+        ask(answer, embedding, list(positions), scale, seeded(seed))[0].detach().to(embedding)
+        for seed in (0, 1)
     )
     if not torch.equal(torch.get_rng_state(), state) or not torch.allclose(again, got):
         raise Mistake("global_generator")
@@ -113,9 +116,7 @@ def _compare_source(
         raise Mistake("own_seed")
 
 
-_IN_PLACE = (
-    "Your function writes into the embedding that it was given, so that the clean run is gone. Edit a `.clone()`."
-)
+_IN_PLACE = "Your function writes into the embedding that it was given, so that the clean run is gone. Edit a `.clone()`."
 
 GAUSSIAN = Exercise(
     id="04.gaussian",

@@ -156,7 +156,9 @@ def _returned(answer: Callable, given: tuple, other: tuple) -> Any:
         detail = f"It stopped with {type(stopped.__cause__).__name__}: {stopped.__cause__}"
         with suppress(Stopped):
             answer(*other)
-            raise Mistake("numbers_only" if isinstance(given[0], Tensor) else "tensors_only", detail) from None
+            raise Mistake(
+                "numbers_only" if isinstance(given[0], Tensor) else "tensors_only", detail
+            ) from None
         raise
 
 
@@ -174,7 +176,9 @@ def _wrong_recoveries(patched: Tensor, clean: Tensor, corrupted: Tensor) -> Iter
     yield "swapped", 1 - right
     yield "negative", -right
     yield from (("other_denominator", top / by) for top in (change, patched) for by in (clean, corrupted))
-    yield from (("other_denominator", top) for top in (patched / gap, change / patched, (patched - clean) / clean))
+    yield from (
+        ("other_denominator", top) for top in (patched / gap, change / patched, (patched - clean) / clean)
+    )
     yield from (("not_divided", one) for one in (change, -change, patched - clean, clean - patched, patched))
     yield from (("absolute", one) for one in (right.abs(), (1 - right).abs()))
     yield "absolute_gap", change / gap.abs()
@@ -183,7 +187,9 @@ def _wrong_recoveries(patched: Tensor, clean: Tensor, corrupted: Tensor) -> Iter
     yield from (("upside_down", one) for one in (1 / right, 1 / (1 - right)))
     yield "percent", 100 * right
     for small in (digit * 10.0**-place for place in range(2, 8) for digit in (1, 2, 5)):
-        yield from (("epsilon", change / by) for by in (gap + small, gap + small * gap.sign(), gap.clamp(min=small)))
+        yield from (
+            ("epsilon", change / by) for by in (gap + small, gap + small * gap.sign(), gap.clamp(min=small))
+        )
 
 
 def _not_refused(answer: Callable, clean: Any, corrupted: Any) -> str:

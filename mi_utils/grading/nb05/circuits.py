@@ -143,7 +143,10 @@ def _wrong_composition(W_OV: Tensor, W_QK: Tensor) -> Iterator[tuple[str, Tensor
     yield "root_mean", right.norm() / norms * len(right)
     yield "root_mean", right.norm() / norms / len(right)
     for order in ("nuc", 2, 1, torch.inf, -2):
-        yield "other_norm", _ratio(lambda x, order=order: torch.linalg.matrix_norm(x, order), right, W_QK, W_OV)
+        yield (
+            "other_norm",
+            _ratio(lambda x, order=order: torch.linalg.matrix_norm(x, order), right, W_QK, W_OV),
+        )
     yield "other_norm", _ratio(lambda x: x.abs().sum(), right, W_QK, W_OV)
     yield "other_norm", _ratio(lambda x: x.abs().mean(), right, W_QK, W_OV)
     yield "other_norm", _ratio(lambda x: x.abs().amax(), right, W_QK, W_OV)
@@ -195,7 +198,12 @@ def _judge_composed(answer: Callable) -> None:
         scale = torch.linspace(1.5, 3.0, batch * pos).reshape(batch, pos, 1)  # larger than the scale of `out`
         W_K = torch.randn(heads, 7, 4, generator=generator)
         keys = _keys((out + rest) / scale, W_K)
-        expect(answer, (keys, out, W_K, scale), keys - _keys(out / scale, W_K), _wrong_keys(keys, out, W_K, scale))
+        expect(
+            answer,
+            (keys, out, W_K, scale),
+            keys - _keys(out / scale, W_K),
+            _wrong_keys(keys, out, W_K, scale),
+        )
 
 
 def _keys(x: Tensor, W_K: Tensor) -> Tensor:

@@ -67,7 +67,9 @@ def _bare(classes: Classes) -> Classes:
     return {name: heads for name, heads in classes.items() if heads and name != "entropy"}
 
 
-def _classes(answer: Callable, scores: Mapping[str, Tensor], null: Mapping[str, Tensor], threshold: float) -> Classes:
+def _classes(
+    answer: Callable, scores: Mapping[str, Tensor], null: Mapping[str, Tensor], threshold: float
+) -> Classes:
     """What the function returns for copies, with each list in order."""
     copies = [{name: one.clone() for name, one in given.items()} for given in (scores, null)]
     try:

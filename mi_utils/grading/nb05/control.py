@@ -57,7 +57,9 @@ def _as_heads(got: Any) -> list[Head]:
 
 
 def _is_whole(one: Any) -> bool:
-    return isinstance(one, Integral) or (isinstance(one, Tensor) and one.ndim == 0 and not one.is_floating_point())
+    return isinstance(one, Integral) or (
+        isinstance(one, Tensor) and one.ndim == 0 and not one.is_floating_point()
+    )
 
 
 def _judge_sets(draws: list[list[Head]]) -> None:
@@ -113,9 +115,13 @@ def _judge_uniform(draws: list[list[Head]]) -> None:
         raise Mistake("not_uniform", f"In {_DRAWS} draws {never} never came.")
     if any(abs(count[head] - expected) > _COUNT_BOUND for head in others):
         most, least = max(others, key=count.__getitem__), min(others, key=count.__getitem__)
-        raise Mistake("not_uniform", f"In {_DRAWS} draws {most} came {count[most]} times, {least} {count[least]}.")
+        raise Mistake(
+            "not_uniform", f"In {_DRAWS} draws {most} came {count[most]} times, {least} {count[least]}."
+        )
     if len(set(map(frozenset, draws))) < _LEAST_SETS:
-        raise Mistake("not_uniform", "Each head comes as often as the others, but always in the same company.")
+        raise Mistake(
+            "not_uniform", "Each head comes as often as the others, but always in the same company."
+        )
 
 
 RANDOM_CONTROL = Exercise(

@@ -99,7 +99,9 @@ def _judge_prefix(answer: Callable) -> None:
         pattern = _pattern(heads, period)
         got, _ = ask(answer, pattern, period)
         shapes = {"one_number": [()], "not_averaged": [(heads, period)], "per_query": [(period,)]}
-        compare(got, _on_diagonal(pattern, period, period - 1).mean(-1), _wrong_prefix(pattern, period), shapes)
+        compare(
+            got, _on_diagonal(pattern, period, period - 1).mean(-1), _wrong_prefix(pattern, period), shapes
+        )
 
 
 def _on_diagonal(pattern: Tensor, period: int, offset: int, first: int = 0, last: int = 0) -> Tensor:

@@ -131,7 +131,9 @@ def _metric(kept: Any) -> float:
     if members is None or not all(one in _HEADS for one in members):
         raise Mistake("not_heads", f"It was called with {kept!r}.")
     chosen = [i for i, head in enumerate(_HEADS) if head in members]
-    return sum((_ALONE[i] for i in chosen), 0.0) - sum(_TOGETHER[i][j] for i in chosen for j in chosen if i < j)
+    return sum((_ALONE[i] for i in chosen), 0.0) - sum(
+        _TOGETHER[i][j] for i in chosen for j in chosen if i < j
+    )
 
 
 def _judge_minimality(answer: Callable) -> None:

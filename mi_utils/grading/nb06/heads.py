@@ -33,7 +33,9 @@ def _judge_attribution(answer: Callable) -> None:
             raise Mistake("in_place")
 
 
-def _attribution_case(batch: int, heads: int, d_head: int, d_model: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _attribution_case(
+    batch: int, heads: int, d_head: int, d_model: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = seeded()
     z = torch.randn(batch, heads, d_head, generator=generator)
     w_o = torch.randn(heads, d_head, d_model, generator=generator) + 0.3
@@ -129,7 +131,12 @@ HEAD_ATTRIBUTION = Exercise(
 
 # ------------------------------------------------------------------ 06.roles: roles of heads
 
-_MOVER, _NEGATIVE, _SUPPRESSOR, _NONE = ROLES_OF_HEADS = ("name mover", "negative name mover", "S suppressor", "none")
+_MOVER, _NEGATIVE, _SUPPRESSOR, _NONE = ROLES_OF_HEADS = (
+    "name mover",
+    "negative name mover",
+    "S suppressor",
+    "none",
+)
 _NAMES = ("IO", "S1", "S2")
 
 
@@ -153,7 +160,11 @@ def _judge_roles(
 def _as_role(label: str, given: Any) -> str:
     """The role as it is written here, however the learner spells it."""
     roles = {role.casefold(): role for role in ROLES_OF_HEADS}
-    plain = " ".join(given.casefold().replace("_", " ").replace("-", " ").split()) if isinstance(given, str) else None
+    plain = (
+        " ".join(given.casefold().replace("_", " ").replace("-", " ").split())
+        if isinstance(given, str)
+        else None
+    )
     if plain not in roles:
         raise Mistake("not_a_role", f"For {label} you gave {given!r}.")
     return roles[plain]
@@ -240,7 +251,13 @@ def _judge_suppressed(answer: Callable) -> None:
     generator = seeded()
     for n, offset in ((32, -0.9), (40, 0.2)):
         ov = _ov(n, offset, generator)
-        expect(answer, (ov,), _share(ov.argmin(-1)), _wrong_shares(ov), {"for_each_name": [(n,)], "all_pairs": [(n, n)]})
+        expect(
+            answer,
+            (ov,),
+            _share(ov.argmin(-1)),
+            _wrong_shares(ov),
+            {"for_each_name": [(n,)], "all_pairs": [(n, n)]},
+        )
 
 
 # How many names are lowered more than the own one, for each of 16 names: so many that no two mistakes give the same.
@@ -252,7 +269,13 @@ def _ov(n: int, offset: float, generator: torch.Generator) -> Tensor:
     for name, row in enumerate(ov):
         others = row[torch.arange(n) != name].sort().values
         rank = _LOWERED_MORE[name % 16]
-        row[name] = others[0] - 4 if rank == 0 else others[-1] + 9 if rank >= n else others[rank - 1 : rank + 1].mean()
+        row[name] = (
+            others[0] - 4
+            if rank == 0
+            else others[-1] + 9
+            if rank >= n
+            else others[rank - 1 : rank + 1].mean()
+        )
     ov[10, 3] = -40.0  # the smallest of all stands off the diagonal
     return ov
 

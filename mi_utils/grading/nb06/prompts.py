@@ -84,8 +84,11 @@ def _judge_places(got: Tensor, prompts: _Prompts) -> None:
     if (changed | ~elsewhere)[:, columns].all() and columns.sum() < changed.shape[1]:
         raise Mistake("every_place_in_every_row")
     row, place = (changed & elsewhere).nonzero()[0].tolist()
-    raise Mistake("other_positions", f"In row {row}, position {place} changed; its names stand at "
-                  f"{', '.join(map(str, prompts.where[row].tolist()))}.")  # fmt: skip
+    raise Mistake(
+        "other_positions",
+        f"In row {row}, position {place} changed; its names stand at "
+        f"{', '.join(map(str, prompts.where[row].tolist()))}.",
+    )
 
 
 def _judge_kept(new: Tensor, prompts: _Prompts) -> None:
@@ -117,10 +120,14 @@ def _judge_names(new: Tensor, prompts: _Prompts) -> None:
     for name, rows in (("names_repeat", repeat), ("own_names", own)):
         if rows.any():
             row = int(rows.nonzero()[0])
-            raise Mistake(name, f"It happened in {int(rows.sum())} of {len(new)} prompts, the first is row {row}.")
+            raise Mistake(
+                name, f"It happened in {int(rows.sum())} of {len(new)} prompts, the first is row {row}."
+            )
     never = len(prompts.pool) - len(new.unique())
     if never:
-        raise Mistake("part_of_pool", f"{never} of {len(prompts.pool)} names never came in {len(new)} prompts.")
+        raise Mistake(
+            "part_of_pool", f"{never} of {len(prompts.pool)} names never came in {len(new)} prompts."
+        )
 
 
 ABC = Exercise(
@@ -174,7 +181,9 @@ def _judge_greater(answer: Callable) -> None:
         wanted = _split(probs[:, ids], torch.arange(10) > digits[:, None])
         if isinstance(got, Tensor) and got.shape == wanted.shape and not got.isfinite().all():
             raise Mistake("not_a_number")
-        compare(got, wanted, _wrong_metrics(probs, digits, ids), {"over_prompts": [()], "not_summed": [(7, 10)]})
+        compare(
+            got, wanted, _wrong_metrics(probs, digits, ids), {"over_prompts": [()], "not_summed": [(7, 10)]}
+        )
         if not unchanged:
             raise Mistake("in_place")
 

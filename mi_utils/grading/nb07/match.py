@@ -84,7 +84,9 @@ def _index_and_score(got: Any, n_features: int) -> tuple[int, Tensor]:
     if not index.isfinite():
         raise Mistake("no_pair", f"The index is {float(index):.3g}.")
     if float(index) != int(index):
-        raise Mistake("order" if float(score).is_integer() else "no_pair", f"The index is {float(index):.3g}.")
+        raise Mistake(
+            "order" if float(score).is_integer() else "no_pair", f"The index is {float(index):.3g}."
+        )
     if not 0 <= int(index) < n_features:
         raise Mistake("index", f"It gives {int(index)}, and there are features 0 to {n_features - 1}.")
     return int(index), score

@@ -16,8 +16,14 @@ def _judge_penalty(answer: Callable) -> None:
     for tokens, width, targets, c in ((6, 5, 3, 0.7), (4, 4, 2, 2.0)):
         generator = seeded(tokens)
         features = torch.randn(tokens, width, generator=generator).relu()
-        decoders = torch.randn(targets, width, 3, generator=generator) * torch.linspace(0.3, 0.9, width)[:, None]
-        shapes = {"not_summed": [(tokens, width)], "per_token": [(tokens,), (tokens, 1)], "per_feature": [(width,)]}
+        decoders = (
+            torch.randn(targets, width, 3, generator=generator) * torch.linspace(0.3, 0.9, width)[:, None]
+        )
+        shapes = {
+            "not_summed": [(tokens, width)],
+            "per_token": [(tokens,), (tokens, 1)],
+            "per_feature": [(width,)],
+        }
         norms = decoders.square().sum((0, 2)).sqrt()
         right = torch.tanh(c * norms * features).sum(-1).mean()
         expect(answer, (features, decoders, c), right, _wrong_penalties(features, decoders, c), shapes)
@@ -104,7 +110,13 @@ def _judge_batch_topk(answer: Callable) -> None:
         generator = seeded(tokens + width)
         scale = torch.linspace(0.5, 3, tokens)[:, None]
         pre = scale * (torch.randn(tokens, width, generator=generator) + shift)
-        expect(answer, (pre, k), _kept(pre, k * tokens), _wrong_budgets(pre, k), {"one_row": [(k * tokens,), (k,), (tokens, k)]})
+        expect(
+            answer,
+            (pre, k),
+            _kept(pre, k * tokens),
+            _wrong_budgets(pre, k),
+            {"one_row": [(k * tokens,), (k,), (tokens, k)]},
+        )
 
 
 def _largest(ranked: Tensor, count: int) -> Tensor:

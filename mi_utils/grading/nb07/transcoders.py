@@ -81,7 +81,10 @@ def _judge_clt(answer: Callable) -> None:
         b_dec = torch.randn(n_layers, 3, generator=generator)
         copies = [one.clone() for one in features], [one.clone() for one in W_dec]
         got, unchanged = ask(answer, *copies, b_dec, layer)
-        wanted = _written(features, W_dec, ((source, layer - source) for source in range(layer + 1))) + b_dec[layer]
+        wanted = (
+            _written(features, W_dec, ((source, layer - source) for source in range(layer + 1)))
+            + b_dec[layer]
+        )
         shapes = {"all_targets": [(n_layers, 6, 3), (n_layers - layer, 6, 3)]}
         compare(got, wanted, _wrong_outputs(features, W_dec, b_dec, layer), shapes)
         same = all(map(torch.equal, copies[0] + copies[1], features + W_dec))
@@ -200,7 +203,13 @@ def _wrong_weights(W_enc: Tensor, size: float) -> list[tuple[str, Tensor]]:
 def _wrong_shifts(W_enc: Tensor, b_enc: Tensor, mean: Tensor, size: float) -> list[tuple[str, Tensor]]:
     """What each known mistake gives for the bias, by the mistake's name; some only where the sizes coincide."""
     raw = mean @ W_enc
-    averages = W_enc.mean(0), W_enc.sum(0), W_enc.mean(), W_enc.sum(0) * mean.mean(), W_enc.mean(0) * mean.mean()
+    averages = (
+        W_enc.mean(0),
+        W_enc.sum(0),
+        W_enc.mean(),
+        W_enc.sum(0) * mean.mean(),
+        W_enc.mean(0) * mean.mean(),
+    )
     wrong = [
         ("bias_unchanged", b_enc),
         ("sign", b_enc + raw / size),

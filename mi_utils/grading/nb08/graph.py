@@ -143,7 +143,9 @@ def _judge_score(answer: Callable) -> None:
         at_tokens, at_errors = influence[tokens], influence[errors]
         right = at_tokens.sum() / (at_tokens.sum() + at_errors.sum())
         shapes = {"not_summed": [tuple(at_tokens.shape)], "two_numbers": [(2,)]}
-        expect(answer, (influence, tokens, errors), right, _wrong_scores(influence, at_tokens, at_errors), shapes)
+        expect(
+            answer, (influence, tokens, errors), right, _wrong_scores(influence, at_tokens, at_errors), shapes
+        )
 
 
 def _wrong_scores(influence: Tensor, at_tokens: Tensor, at_errors: Tensor) -> list[tuple[str, Tensor]]:

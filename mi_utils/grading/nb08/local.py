@@ -193,8 +193,16 @@ def _judge_edge(answer: Callable) -> None:
         decoders, carried = (torch.randn(targets, d_model, generator=generator) for _ in range(2))
         carried = carried * sign * (decoders * carried).sum().sign()
         activation = torch.tensor(value)
-        shapes = {"not_summed": [(targets,), (targets, 1), (targets, d_model), (d_model,), (targets, targets)]}
-        expect(answer, (activation, decoders, carried), activation * (decoders * carried).sum(), _wrong_edges(activation, decoders, carried), shapes)
+        shapes = {
+            "not_summed": [(targets,), (targets, 1), (targets, d_model), (d_model,), (targets, targets)]
+        }
+        expect(
+            answer,
+            (activation, decoders, carried),
+            activation * (decoders * carried).sum(),
+            _wrong_edges(activation, decoders, carried),
+            shapes,
+        )
 
 
 def _wrong_edges(activation: Tensor, decoders: Tensor, carried: Tensor) -> list[tuple[str, Tensor]]:
