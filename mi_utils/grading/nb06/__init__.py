@@ -3,7 +3,7 @@
 ===================  ===========  =======================================
 06.abc               prompts.py   Three unrelated names
 06.head_attribution  heads.py     What each head writes to the difference
-06.roles             heads.py     Which head does what?
+06.roles             roles.py     Which head does what?
 06.path_patch        paths.py     One path, and nothing else
 06.faithfulness      circuits.py  Faithfulness
 06.minimality        circuits.py  Is this head needed?
@@ -13,9 +13,10 @@
 """
 
 from mi_utils.grading.nb06.circuits import FAITHFULNESS, MINIMALITY
-from mi_utils.grading.nb06.heads import COPY_SUPPRESSION, HEAD_ATTRIBUTION, ROLES
+from mi_utils.grading.nb06.heads import COPY_SUPPRESSION, HEAD_ATTRIBUTION
 from mi_utils.grading.nb06.paths import PATH_PATCH
 from mi_utils.grading.nb06.prompts import ABC, GREATER_THAN
+from mi_utils.grading.nb06.roles import ROLES
 
 EXERCISES = (
     ABC,
