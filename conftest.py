@@ -1,9 +1,8 @@
 """How notebooks are compared with their stored outputs: settings that nbval 0.11 has no options for.
 
-nbval keeps them as attributes of the items and files it collects (``nbval/plugin.py``), so they are set
-there as each cell is collected. Figures are replaced by their skeletons on both sides just before nbval's
-own comparison, which then compares, and reports, two texts: ``compare_outputs`` is the one method that sees
-the whole outputs with their MIME types (``sanitize`` is handed a value without its type).
+nbval keeps them as attributes of the items it collects (``nbval/plugin.py``), so they are set there as each
+cell is collected. nbval compares outputs exactly; :mod:`mi_workshop.outputs` compares them number by
+number and takes the place of its ``compare_outputs``, which sees the whole outputs with their MIME types.
 """
 
 from typing import Any
@@ -20,21 +19,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if not isinstance(item, IPyNbCell):
         return
     item.output_timeout = OUTPUT_TIMEOUT
-    # What a library warns about depends on its version and the machine. No stderr is stored, see hygiene. And
-    # what is shown as HTML (claims, dashboards) is for people and full of drifting digits; its plain text is
-    # what is compared.
-    item.parent.skip_compare += tuple({"stderr", "text/html"}.difference(item.parent.skip_compare))
-    compare = item.compare_outputs
-    item.compare_outputs = lambda test, ref, *args: compare(_skeletons(test), _skeletons(ref), *args)
+    item.compare_outputs = lambda fresh, stored: _agree(item, stored, fresh)
 
 
-def _skeletons(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    from mi_workshop.skeleton import PLOTLY_MIME, skeleton
+def _agree(item: IPyNbCell, stored: list[dict[str, Any]], fresh: list[dict[str, Any]]) -> bool:
+    """Whether a cell's outputs agree; what differs is left where nbval looks for its report."""
+    from mi_workshop import outputs  # on use only: after jaxtyping's plugin is in place
 
-    def reduced(output: dict[str, Any]) -> dict[str, Any]:
-        if PLOTLY_MIME not in output.get("data", {}):
-            return output
-        data = output["data"] | {PLOTLY_MIME: skeleton(output["data"][PLOTLY_MIME])}
-        return type(output)(output | {"data": data})
-
-    return [reduced(output) for output in outputs]
+    tolerance = outputs.tolerance_of(item.cell.metadata)
+    found = outputs.differences(stored, fresh, tolerance=tolerance, rewrite=item.sanitize)
+    item.comparison_traceback = found
+    return not found

@@ -26,9 +26,10 @@ def stored(*, shift: float = 0.0, title: str = "Effects", size: int = 3, kind: t
     return json.loads(json.dumps(bundle)) | {"image/png": "iVBORw0KGgo="}
 
 
-def cell(source: str, *outputs: NotebookNode, ignored: bool = False) -> NotebookNode:
+def cell(source: str, *outputs: NotebookNode, ignored: bool = False, **metadata: object) -> NotebookNode:
     new = nbformat.v4.new_code_cell(source, outputs=list(outputs), execution_count=1)
     new.metadata["tags"] = ["nbval-ignore-output"] if ignored else []
+    new.metadata.update(metadata)
     return new
 
 
@@ -53,6 +54,23 @@ def told(figure: str, text: str) -> NotebookNode:
     return nbformat.v4.new_output("execute_result", data, execution_count=1)
 
 
+# A table of pandas: what is fresh, and what a run on another machine would have stored.
+FRAME = """
+import pandas as pd
+pd.DataFrame({"head": ["L5H3", "L10H11"], "effect": [10.1, -0.0004], "prompts": [40, 1200]}).round(3)"""
+STORED_FRAME = """\
+     head  effect  prompts
+0    L5H3     9.9       40
+1  L10H11   0.001     1200"""
+GAINED_FRAME = "\n".join(STORED_FRAME.splitlines()[:2])
+LOST_FRAME = f"{STORED_FRAME}\n2   L0H0     0.1       40"
+
+
+def frame(text: str) -> NotebookNode:
+    """A pandas frame: HTML for people, whose digits are never compared, and a table in plain text."""
+    return told(text, text)
+
+
 WARN = "import sys; print('fresh warning', file=sys.stderr)"
 CASES: dict[str, tuple[NotebookNode, bool]] = {
     "imports": (cell("import numpy as np, plotly.graph_objects as go"), True),
@@ -73,6 +91,26 @@ CASES: dict[str, tuple[NotebookNode, bool]] = {
     "other text": (cell("print('differs')", printed("holds\n")), False),
     "other HTML, same text": (cell(SHOWN.format("2.5"), told("3.7", "holds")), True),
     "same HTML, other text": (cell(SHOWN.format("2.5"), told("2.5", "differs")), False),
+    "a drift within the tolerance": (
+        cell("print('loss 1.04, 12 % of 3')", printed("loss 1.00, 13 % of 3\n")),
+        True,
+    ),
+    "a drift beyond it": (cell("print('loss 1.08')", printed("loss 1.00\n")), False),
+    "a wider tolerance": (cell("print('loss 1.08')", printed("loss 1.00\n"), tolerance=0.1), True),
+    "beyond a wider one": (cell("print('loss 1.18')", printed("loss 1.00\n"), tolerance=0.1), False),
+    "a tighter tolerance": (cell("print('loss 1.02')", printed("loss 1.00\n"), tolerance=0.001), False),
+    "a tolerance that is none": (cell("print('loss 1.00')", printed("loss 1.00\n"), tolerance="wide"), False),
+    "a whole number": (cell("print('1001 heads')", printed("1000 heads\n")), False),
+    "a result that drifts": (cell("[0.5001, -0.3]", told("", "[0.4999, -0.3001]")), True),
+    "a table that drifts": (cell(FRAME, frame(STORED_FRAME)), True),
+    "a number too far off in a table": (cell(FRAME, frame(STORED_FRAME.replace("9.9", "9.1"))), False),
+    "a word of a table": (cell(FRAME, frame(STORED_FRAME.replace("L10H11", "L10H12"))), False),
+    "a heading of a table": (cell(FRAME, frame(STORED_FRAME.replace("effect", "change"))), False),
+    "a whole number of a table": (cell(FRAME, frame(STORED_FRAME.replace("1200", "1199"))), False),
+    "a row more": (cell(FRAME, frame(GAINED_FRAME)), False),
+    "a row less": (cell(FRAME, frame(LOST_FRAME)), False),
+    "a line more": (cell("print('holds')\nprint('0.5')", printed("holds\n")), False),
+    "a result more": (cell("print('holds')\n0.5", printed("holds\n")), False),
     "a rule of the sanitizer": (cell("print('done in 2.5 s')", printed("done in 17 s\n")), True),
     "an error": (cell("1 / 0"), False),
     "after an error": (cell("print('holds')", printed("holds\n")), True),
@@ -110,9 +148,23 @@ def test_differences(outcome: str, name: str) -> None:
 
 
 def test_a_difference_is_told_in_words(outcome: str) -> None:
-    assert re.search(r'"text": "Causes"', outcome)
+    assert re.search(r'plotly.v1\+json, -\s*"text": "Causes"', outcome)
     assert "bdata" not in outcome
-    assert "pytest plugin exception" not in outcome
+    for line in (
+        "stdout, line 1: 1.00 expected, 1.08 found, off by 0.08 of it; 0.05 of it and 0.01 are allowed",
+        "stdout, line 1: 1.00 expected, 1.18 found, off by 0.18 of it; 0.1 of it and 0.01 are allowed",
+        "stdout, line 1: the whole number 1000 expected, 1001 found",
+        "text/plain, line 3: 'L10H12' expected, 'L10H11' found",
+        "text/plain, 2 lines expected, 3 found",
+        "text/plain, line 4 lost: 2   L0H0     0.1       40",
+    ):
+        assert line in outcome
+    assert re.search(r"text/plain, line 3 gained: 1  L10H11 +", outcome)
+
+
+def test_only_a_wrong_tolerance_is_an_error_of_its_own(outcome: str) -> None:
+    told = re.findall("pytest plugin exception: (.*)", outcome)
+    assert told and all(line.startswith("tolerance is 'wide'; ") for line in told)
 
 
 def test_the_output_timeout_is_raised(outcome: str) -> None:
