@@ -30,7 +30,7 @@ from mi_workshop.skeleton import PLOTLY_MIME, skeleton
 TOLERANCE = 0.05
 """How far a decimal may be from the stored one, as a share of the stored one."""
 
-# stderr depends on versions and the machine, and none is stored; widgets' ids are random; PNGs are drawn anew.
+# stderr depends on versions and the machine; widgets' ids are random; PNGs are drawn anew.
 _SKIPPED = frozenset(
     {"stderr", "text/html", "image/png", "image/jpeg", "application/vnd.jupyter.widget-view+json"}
 )
@@ -113,7 +113,7 @@ def differences(
 
 
 def _by_kind(outputs: Iterable[Mapping[str, Any]]) -> defaultdict[str, list[Any]]:
-    """The values of a cell's outputs by stream or MIME type, figures as skeletons, without what is skipped."""
+    """What is compared of a cell's outputs, by stream or MIME type; of a figure its skeleton."""
     values: defaultdict[str, list[Any]] = defaultdict(list)
     for output in outputs:
         if output["output_type"] == "stream":

@@ -21,7 +21,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from mi_workshop import sources
+from mi_workshop import alt_text, sources
 from mi_workshop.execute import PLOTLY, WIDGET
 from mi_workshop.formulas import formula, mathml
 from mi_workshop.kernels import plain
@@ -139,18 +139,18 @@ def _output(output: NotebookNode, figures: "_Figures") -> str:
         return _text(output.text, output.name)
     if output.output_type == "error":
         return _text("\n".join(output.traceback), "error")
-    return _bundle(output.data, figures)
+    return _bundle(output.data, output.get("metadata", {}), figures)
 
 
 def _text(text: str, kind: str = "") -> str:
     return f'<div class="{html.escape(f"output {kind}".strip())}"><pre>{html.escape(plain(text))}</pre></div>'
 
 
-def _bundle(data: dict[str, Any], figures: "_Figures") -> str:
+def _bundle(data: dict[str, Any], metadata: dict[str, Any], figures: "_Figures") -> str:
     """The richest form of an output that a page can show."""
     text = str(data.get("text/plain", ""))
     if PLOTLY in data:
-        return figures.add(data[PLOTLY])
+        return figures.add(data[PLOTLY], _alt(metadata, "image/png") or alt_text.of(data[PLOTLY]))
     if "text/html" in data:
         note = _note(text) if WIDGET in data else ""
         return f'<div class="output html">{data["text/html"]}</div>{note}'
@@ -160,12 +160,17 @@ def _bundle(data: dict[str, Any], figures: "_Figures") -> str:
         return _image(f"data:image/svg+xml,{quote(data['image/svg+xml'])}", text)
     for kind in ("image/png", "image/jpeg"):
         if kind in data:
-            return _image(f"data:{kind};base64,{data[kind]}", text)
+            return _image(f"data:{kind};base64,{data[kind]}", _alt(metadata, kind) or text)
     for kind in ("text/markdown", "text/latex"):
         if kind in data:
             shown = MarkdownWithMath(renderer=_Formulas(escape=True))(data[kind])
             return f'<div class="output text">{shown}</div>'
     return _text(text)
+
+
+def _alt(metadata: dict[str, Any], kind: str) -> str:
+    """The alternative text that is stored with a picture, or nothing."""
+    return str(metadata.get(kind, {}).get("alt", ""))
 
 
 def _note(text: str) -> str:
@@ -184,11 +189,11 @@ class _Figures:
     def __init__(self) -> None:
         self._count = 0
 
-    def add(self, bundle: dict[str, Any]) -> str:
+    def add(self, bundle: dict[str, Any], alt: str) -> str:
         self._count += 1
         layout = bundle.get("layout", {})
         name = f"figure-{self._count}"
-        label = html.escape(_figure_title(layout) or f"Figure {self._count}")
+        label = html.escape(alt)
         # "<" is written as an escape, so that no text in a figure can end the script element.
         data = json.dumps({"layout": {}, **bundle}).replace("<", "\\u003c")
         return (
@@ -200,12 +205,6 @@ class _Figures:
 
     def scripts(self) -> list[str]:
         return [get_plotlyjs(), _DRAW] if self._count else []
-
-
-def _figure_title(layout: dict[str, Any]) -> str:
-    found = layout.get("title") or ""
-    text = found.get("text") if isinstance(found, dict) else found
-    return html.unescape(re.sub(r"<[^>]*>", " ", text or "")).strip()
 
 
 class _Formulas(IPythonRenderer):

@@ -27,12 +27,13 @@ def skeleton(figure: dict[str, Any]) -> str:
 
     Returns:
         JSON with sorted keys. Arrays stand there as ``f8[3, 4]`` or ``int[5]``, plain lists as ``number[3]``
-        or ``text[2, 7]``, single numbers as ``number``. The template is left out.
+        or ``text[2, 7]``, single numbers as ``number``. The template is left out, and so is ``meta``,
+        where the figure's alternative text stands: prose, in which numbers may drift.
 
     Raises:
         ValueError: an array's dtype is none that plotly writes.
     """
-    layout = {k: v for k, v in figure.get("layout", {}).items() if k not in _CONTROLS | {"template"}}
+    layout = {k: v for k, v in figure.get("layout", {}).items() if k not in _CONTROLS | {"template", "meta"}}
     reduced = {
         "traces": [_reduced(trace, _NAMES) for trace in figure.get("data", [])],
         "layout": _reduced(layout, None),

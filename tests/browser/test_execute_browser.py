@@ -1,11 +1,13 @@
 """Stored figures: plotly's data and a PNG of them, drawn by a headless Chromium."""
 
 import base64
+import io
 import struct
 
 import nbformat
 import nbformat.v4 as v4
 import pytest
+from PIL import Image
 
 from mi_utils import config
 from mi_workshop import execute, sources
@@ -30,7 +32,7 @@ def stored(tmp_path, monkeypatch, chromium):
 
 def test_a_figure_is_stored_as_data_and_as_a_picture_and_the_same_twice(stored):
     shown, last = sources.read(stored).cells[0].outputs
-    for output, size in ((shown, (1050, 675)), (last, (600, 450))):
+    for output, size in ((shown, (875, 562)), (last, (500, 375))):
         assert set(output.data) == {execute.PLOTLY, "image/png"}
         png = base64.b64decode(output.data["image/png"])
         assert png.startswith(b"\x89PNG") and struct.unpack(">II", png[16:24]) == size
@@ -38,6 +40,18 @@ def test_a_figure_is_stored_as_data_and_as_a_picture_and_the_same_twice(stored):
     before = stored.read_bytes()
     assert not execute.store(stored) and stored.read_bytes() == before
     assert len(before) < 200_000
+
+
+def test_a_colour_scale_stays_smooth_and_the_picture_has_a_text(tmp_path, chromium):
+    values = [[row + column for column in range(40)] for row in range(40)]
+    figure = {"data": [{"type": "heatmap", "z": values}], "layout": {"title": {"text": "Rising"}}}
+    output = v4.new_output("display_data", {execute.PLOTLY: figure})
+    nb = v4.new_notebook(cells=[v4.new_code_cell("figure", outputs=[output], execution_count=1)])
+    (stored,) = execute.storable(nb, "00_here.ipynb").cells[0].outputs
+    picture = Image.open(io.BytesIO(base64.b64decode(stored.data["image/png"])))
+    assert picture.mode == "RGB"
+    assert len(picture.getcolors(maxcolors=2**24)) > 500, "a palette has 256 colours at most"
+    assert stored.metadata["image/png"]["alt"] == "Rising. Heat map."
 
 
 def test_without_a_browser_nothing_is_stored(stored, monkeypatch):

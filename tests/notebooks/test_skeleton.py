@@ -102,6 +102,7 @@ UNNOTICED: dict[str, Callable[[go.Figure], object]] = {
     "colours in a list": lambda f: f.data[2].marker.update(color=["#fff"] * 6),
     "size": lambda f: f.update_layout(height=777 if f.layout.height else None, width=777),
     "a line's place": lambda f: f.layout.shapes[0].update(y0=9.0, y1=9.0),
+    "alternative text": lambda f: f.update_layout(meta={"alt": "The loss falls to 0.1."}),
     "template": lambda f: f.update_layout(template="plotly_dark"),
     "what a button does": lambda f: f.layout.updatemenus[0].buttons[0].update(args=[{"y": [[0.1]]}]),
     "what a slider does": lambda f: f.layout.sliders[0].steps[0].update(args=[{"title": "0.1"}]),

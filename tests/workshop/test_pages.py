@@ -234,10 +234,27 @@ def test_plotly_comes_once_however_many_figures_and_shows_no_png(tmp_path):
         tmp_path, v4.new_code_cell("x", outputs=[figure(title={"text": "Loss <b>curve</b>"}), figure()])
     )
     assert page.count("plotly.js v") == 1
-    assert 'aria-label="Loss curve"' in re.sub(r"\s+", " ", page)
+    assert 'aria-label="Loss curve. Bars."' in re.sub(r"\s+", " ", page)
     assert PNG not in page
     data = re.findall(r'<script type="application/json" id="figure-\d-data">(.*?)</script>', page)
     assert [json.loads(text)["data"][0]["y"] for text in data] == [[1, 2], [1, 2]]
+
+
+def test_a_figure_is_named_by_the_text_that_is_stored_with_it(tmp_path):
+    stored = figure(title="Loss")
+    stored.metadata["image/png"] = {"alt": 'The loss falls & "stays" low.'}
+    (place,) = [tag for tag in Tags(shown(tmp_path, v4.new_code_cell("x", outputs=[stored]))).of("div")
+                if tag.get("class") == "figure"]  # fmt: skip
+    assert place["aria-label"] == 'The loss falls & "stays" low.'
+
+
+def test_a_picture_has_the_text_that_is_stored_with_it(tmp_path):
+    picture = v4.new_output("display_data", data={"image/png": PNG, "text/plain": "<Image>"})
+    (plain,) = Tags(shown(tmp_path, v4.new_code_cell("x", outputs=[picture]))).of("img")
+    assert plain["alt"] == "<Image>"
+    picture.metadata["image/png"] = {"alt": "A map of heads."}
+    (told,) = Tags(shown(tmp_path, v4.new_code_cell("x", outputs=[picture]))).of("img")
+    assert told["alt"] == "A map of heads."
 
 
 def test_a_page_without_figures_is_small(tmp_path):
