@@ -2,7 +2,8 @@
 
 ``notebooks/exercises/NN_name.ipynb`` is made from ``notebooks/NN_name.ipynb`` and never edited by hand.
 It has no outputs; below each exercise stand its hints, folded; the solution cell holds a stub; below the
-check stands the worked solution, folded. The same source always gives the same bytes: what is added gets a
+check stands the worked solution, folded. Where the core ends, a note says so, and each extension says that
+it is one. The same source always gives the same bytes: what is added gets a
 cell id made from the id of the cell it belongs to.
 """
 
@@ -30,6 +31,12 @@ _NOTE = """\
 >
 > `{name}.ipynb` is generated, and `make exercises` writes it anew: work in a copy whose name begins with
 > `my_` (`make lab` makes `my_00_start_here.ipynb`), which is left alone."""
+
+_CORE_END = """\
+> **The core ends here.** What follows, up to *Paper and here*, are extensions{minutes}: for those who
+> want more. Nothing outside them needs your answers to them, and *Run All Cells* runs them too."""
+
+_EXTENSION = "> *Extension: not part of the core. Skip it freely.*"
 
 # Code and formulas in markdown are passed over when links are looked for: f[i](x) is none.
 _CODE = re.compile(
@@ -87,10 +94,16 @@ def build(path: Path) -> NotebookNode:
     nb = sources.read(path)
     found = sources.exercises(nb, path.stem)
     by_cell = {i: item for item in found for i in (item.markdown, item.solution, item.check)}
+    extensions = {section.start for section in sources.sections(nb) if section.is_extension}
+    core_end = sources.core_end(nb)
     cells = [_markdown("learner-edition", _NOTE.format(name=path.stem))]
     for i, cell in enumerate(nb.cells):
         item = by_cell.get(i)
+        if i == core_end:
+            cells.append(_markdown(_derived(cell.id, "core-ends"), _core_ends(nb)))
         cells.append(_learner_cell(cell, item is not None and i == item.solution, path.stem, i))
+        if i in extensions:
+            cells[-1].source = _marked(cells[-1].source)
         if item and i == item.markdown and (hints := _hints(item.id)):
             cells.append(_markdown(_derived(cell.id, "hints"), _folded_hints(hints)))
         if item and i == item.check:
@@ -175,6 +188,17 @@ def _learner_cell(cell: NotebookNode, is_solution: bool, name: str, i: int) -> N
         new.metadata["tags"] = ["stub" if tag == "solution" else tag for tag in cell.metadata["tags"]]
         _require_python(new.source, where)
     return new
+
+
+def _core_ends(nb: NotebookNode) -> str:
+    stated = sources.study_minutes(nb)
+    return _CORE_END.format(minutes=f" of about {stated[1]} minutes" if stated and stated[1] else "")
+
+
+def _marked(markdown: str) -> str:
+    """The first cell of an extension, with the mark below its heading."""
+    heading, _, rest = markdown.lstrip().partition("\n")
+    return "\n\n".join(filter(None, [heading, _EXTENSION, rest.strip()]))
 
 
 def _require_python(code: str, where: str) -> None:

@@ -36,6 +36,7 @@ PLANNED = {
 }
 """Names and titles of the series; the title of a notebook that exists is its own."""
 
+_COSTS = ["minutes", "memory"]
 _COST = re.compile(r"\*\*It takes\*\*.*?\babout ([\d.]+) minutes? and ([\d.]+) GiB\b")
 
 
@@ -104,22 +105,41 @@ def promise(nb: NotebookNode) -> str:
 
 
 def table() -> list[str]:
-    """The lines of the README's table: notebooks that exist, with link and cost, and planned ones."""
+    """The lines of the README's table: notebooks that exist, with link and cost, and planned ones.
+
+    A column with the minutes to work through, of the core and of the extensions, is there as soon as a
+    notebook states them.
+    """
     known = measurements()
     existing = {path.stem: sources.read(path) for path in sources.available()}
-    head = ["| | notebook | what you do | minutes | memory |", "|---|---|---|---|---|"]
     names = sorted(PLANNED.keys() | existing.keys())
-    return head + [_line(name, existing.get(name), known.get(name)) for name in names]
+    study = any(sources.study_minutes(nb) for nb in existing.values())
+    head = ["", "notebook", "what you do", *(["to work through", "to run", "memory"] if study else _COSTS)]
+    lines = [_cells(name, existing.get(name), known.get(name), study) for name in names]
+    return [_row(head), f"|{'---|' * len(head)}", *map(_row, lines)]
 
 
-def _line(name: str, nb: NotebookNode | None, cost: Mapping[str, Any] | None) -> str:
+def _row(cells: Iterable[str]) -> str:
+    return "".join(f"| {cell} " if cell else "| " for cell in cells) + "|"
+
+
+def _cells(name: str, nb: NotebookNode | None, cost: Mapping[str, Any] | None, study: bool) -> list[str]:
+    """A notebook's cells of the table; with ``study`` one more, for the minutes to work through."""
     number = name[:2]
     if nb is None:
-        return f"| {number} | {PLANNED[name]} | *planned* | | |"
+        return [number, PLANNED[name], "*planned*", *[""] * (len(_COSTS) + study)]
     minutes, memory = (f"{cost['minutes']:g}", f"{cost['peak_gib']:g} GiB") if cost else ("", "")
     # Title and promise are Markdown of ours, and stay so; only a pipe would end the cell.
     heading, sentence = (text.replace("|", "\\|") for text in (title(nb), promise(nb)))
-    return f"| {number} | [{heading}](notebooks/{name}.ipynb) | {sentence} | {minutes} | {memory} |"
+    costs = [_study(nb), f"{minutes} min" if minutes else "", memory] if study else [minutes, memory]
+    return [number, f"[{heading}](notebooks/{name}.ipynb)", sentence, *costs]
+
+
+def _study(nb: NotebookNode) -> str:
+    """Minutes to work through a notebook, as the README shows them."""
+    core, extensions = sources.study_minutes(nb) or (0, 0)
+    words = [f"{core} min"] * bool(core) + [f"extensions {extensions} min"] * bool(extensions)
+    return ", ".join(words)
 
 
 def update(check: bool = False) -> bool:

@@ -1,10 +1,13 @@
-"""Which source notebooks there are, and what stands in them: cells, tags, exercises and the marked solutions.
+"""Which source notebooks there are, and what stands in them: cells, tags, sections, exercises and solutions.
 
 A *source* is ``notebooks/NN_name.ipynb``. In it an exercise is three consecutive cells: the
 specification (markdown, tagged ``exercise``), the worked solution (code, tagged ``solution``) and its
 check (code, tagged ``check``). What the learner is to write stands in the solution between a line
 ``# solution`` and a line ``# end`` of the same indentation; a comment ``# stub: <code>`` inside gives what
 the learner edition has there instead of the ellipsis.
+
+An *extension* is a section that is no part of the core: its heading begins with ``Extension:``, and each of
+its cells is tagged ``extension``. The extensions stand together before the section *Paper and here*.
 """
 
 import ast
@@ -20,6 +23,14 @@ from mi_utils import config
 
 ELLIPSIS = "...  # your code here"
 
+CLOSING = "Paper and here"
+"""The section with which the end of every notebook begins."""
+
+_EXTENSION = "Extension:"
+_HEADING = re.compile(r"(#{1,6})[ \t]+(.+?)[ \t]*(?:\n|$)")
+_STUDY = re.compile(
+    r"\*\*It takes\*\* about (\d+) minutes for the core(?: and (\d+)(?: minutes)? for the extensions)?\b"
+)
 _TRIPLE = (("exercise", "markdown"), ("solution", "code"), ("check", "code"))
 _NAME = re.compile(r"^[0-9]{2}_\w+$")
 _START = re.compile(r"^(\s*)# solution\s*$")
@@ -125,6 +136,69 @@ def tags(cell: NotebookNode) -> set[str]:
 def code_cells(nb: NotebookNode) -> list[tuple[int, NotebookNode]]:
     """Position and cell of every code cell that is not blank, in order."""
     return [(i, cell) for i, cell in enumerate(nb.cells) if cell.cell_type == "code" and cell.source.strip()]
+
+
+def form(nb: NotebookNode) -> object:
+    """The form that a notebook declares in its metadata; 1 where it declares none."""
+    return nb.metadata.get("form", 1)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a notebook, from a cell that begins with a heading to the next one of its level or above.
+
+    Attributes:
+        level: 1 for the title, 2 for a section, 3 for a part of a section.
+        title: text of the heading.
+        start, stop: its cells are ``nb.cells[start:stop]``.
+    """
+
+    level: int
+    title: str
+    start: int
+    stop: int
+
+    @property
+    def is_extension(self) -> bool:
+        return self.title.startswith(_EXTENSION)
+
+
+def sections(nb: NotebookNode) -> list[Section]:
+    """The sections of a notebook, in order; a part of a section comes after it, and is one of its own too."""
+    heads = [
+        (i, len(found[1]), found[2])
+        for i, cell in enumerate(nb.cells)
+        if cell.cell_type == "markdown" and (found := _HEADING.match(cell.source.lstrip()))
+    ]
+    found = []
+    for n, (start, level, title) in enumerate(heads):
+        later = (i for i, other, _ in heads[n + 1 :] if other <= level)
+        found.append(Section(level, title, start, next(later, len(nb.cells))))
+    return found
+
+
+def core_end(nb: NotebookNode) -> int | None:
+    """Place of the first of the extensions' cells, with which the core ends; None where there are none.
+
+    Only extensions that reach to *Paper and here* end the core: after others it goes on.
+    """
+    found = sections(nb)
+    end = next((section.start for section in found if section.title == CLOSING), len(nb.cells))
+    # Of a section and its last part, which end together, the section counts: it comes first.
+    extensions = {section.stop: section.start for section in reversed(found) if section.is_extension}
+    start = end
+    while start in extensions:
+        start = extensions[start]
+    return start if start < end else None
+
+
+def study_minutes(nb: NotebookNode) -> tuple[int, int] | None:
+    """Minutes of the core and of the extensions that the first cell states; None where it states none.
+
+    It does so after ``**It takes**``, as ``about 60 minutes for the core and 20 for the extensions``.
+    """
+    found = _STUDY.search(nb.cells[0].source) if nb.cells else None
+    return (int(found[1]), int(found[2] or 0)) if found else None
 
 
 def exercises(nb: NotebookNode, name: str) -> list[Exercise]:

@@ -1,5 +1,8 @@
 """A small source notebook with nothing to complain about, for tests to spoil."""
 
+import base64
+import struct
+
 import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
@@ -37,6 +40,20 @@ def figure() -> NotebookNode:
     return new_output("display_data", data)
 
 
+def png(colour_type: int = 2) -> str:
+    """The beginning of a PNG, in base64; its colour type is 2 for true colour, 3 for a palette."""
+    header = struct.pack(">II5B", 1, 1, 8, colour_type, 0, 0, 0)
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header).decode()
+
+
+def told_figure(alt: str = "Bars. Across: head.", picture: str | None = None) -> NotebookNode:
+    """A figure as the second form wants it: in true colour, with its alternative text."""
+    output = figure()
+    output.data["image/png"] = picture or png()
+    output.metadata["image/png"] = {"alt": alt}
+    return output
+
+
 def notebook(*more: NotebookNode) -> NotebookNode:
     """Header, imports, parameters, ``more``, five exercises, closing sections; executed 1..n."""
     header = "# Open the box\nA promise.\n\n**You will** see\n\n**You need** this\n\n**It takes** 2 minutes"
@@ -58,6 +75,48 @@ def notebook(*more: NotebookNode) -> NotebookNode:
         "language_info": {"name": "python", "version": "3.11.9"},
     }
     return counted(nbformat.v4.new_notebook(cells=cells, metadata=metadata))
+
+
+STUDY = "about 60 minutes for the core and 20 for the extensions"
+SECOND_HEADER = f"""\
+# Open the box
+A promise.
+
+**You will** see
+
+**You need** this
+
+**It takes** {STUDY}. Running it takes about 1 minute and 2 GiB."""
+KINDS = {1: "; predict before you run", 4: "; find the silent bug"}
+
+
+def second_form(*more: NotebookNode) -> NotebookNode:
+    """The same in the second form: it shows numbers, and has an extension, checks and the trial."""
+    three_lines = "x = 1\ny = 2\nx + y"
+    tasks = [cell for n in range(1, 6) for cell in exercise(n)]
+    for n, kind in KINDS.items():
+        task = next(cell for cell in tasks if cell.id == f"task-{n}")
+        task.source = task.source.replace(f"difficulty {n}.", f"difficulty {n}{kind}.")
+    cells = [
+        markdown("title", SECOND_HEADER),
+        code("imports", "import torch\n\nfrom mi_utils import grading, models"),
+        code("parameters", "SEED = 0\nMODEL = config.model()\nSTEPS = 3", "parameters"),
+        markdown("look", "## Look\n\nLook: [the data](../data/file.json)."),
+        code("figure", three_lines, outputs=(told_figure(),)),
+        code("print", three_lines, outputs=(new_output("stream", name="stdout", text="loss 0.52\n"),)),
+        *more,
+        *tasks,
+        markdown("further", "## Extension: more boxes\n\nOpen them.", "extension"),
+        code("boxes", three_lines, "extension"),
+        markdown("paper", "## Paper and here"),
+        code("claims", three_lines),
+        markdown("checks", "### Checks"),
+        code("folded", three_lines),
+        markdown("trial", "## The method's own trial"),
+        code("tried", three_lines),
+        markdown("end", "## What this does not show\n\n## Takeaways\n\n## References\n\n## Next"),
+    ]
+    return counted(nbformat.v4.new_notebook(cells=cells, metadata=notebook().metadata | {"form": 2}))
 
 
 def counted(nb: NotebookNode) -> NotebookNode:

@@ -257,6 +257,91 @@ def test_cells_of_the_learner_edition(folder: Path) -> None:
         assert word in note
 
 
+def ids_of(built: NotebookNode) -> list[str]:
+    return [cell.id for cell in built.cells]
+
+
+def test_the_learner_edition_says_where_the_core_ends_and_marks_extensions(folder: Path) -> None:
+    built = exercises.build(stored(folder, samples.second_form()))
+    by_id = {cell.id: cell for cell in built.cells}
+    at = ids_of(built).index("further")
+    assert ids_of(built)[at - 1] == "further-core-ends"
+    assert "**The core ends here.**" in by_id["further-core-ends"].source
+    assert "extensions of about 20 minutes" in by_id["further-core-ends"].source
+    heading, mark, text = by_id["further"].source.split("\n\n")
+    assert heading == "## Extension: more boxes" and text == "Open them."
+    assert mark == "> *Extension: not part of the core. Skip it freely.*"
+    assert sum("Skip it freely" in cell.source for cell in built.cells) == 1
+
+
+def test_of_several_extensions_each_is_marked_and_the_core_ends_once(folder: Path) -> None:
+    nb = samples.second_form()
+    at = ids_of(nb).index("paper")
+    nb.cells[at:at] = [
+        samples.markdown("part", "### Extension: a part", "extension"),
+        samples.markdown("second", "## Extension: again", "extension"),
+        samples.markdown("its-part", "### In detail", "extension"),
+    ]
+    nb.cells[0].source = nb.cells[0].source.replace(" and 20 for the extensions", "")
+    built = exercises.build(stored(folder, nb))
+    assert [i for i in ids_of(built) if i.endswith("core-ends")] == ["further-core-ends"]
+    assert "extensions: for those" in built.cells[ids_of(built).index("further-core-ends")].source
+    marked = [cell.id for cell in built.cells if "Skip it freely" in cell.source]
+    assert marked == ["further", "part", "second"]
+
+
+def test_an_extension_in_the_middle_is_marked_and_ends_no_core(folder: Path) -> None:
+    nb = samples.notebook(
+        samples.markdown("further", "## Extension: x", "extension"), samples.markdown("on", "## On")
+    )
+    built = exercises.build(stored(folder, nb))
+    assert not any("The core ends" in cell.source for cell in built.cells)
+    assert built.cells[ids_of(built).index("further")].source.startswith(
+        "## Extension: x\n\n> *Extension: not"
+    )
+
+
+def test_without_extensions_nothing_is_marked(folder: Path) -> None:
+    built = exercises.build(stored(folder))
+    assert not any("core" in cell.source for cell in built.cells)
+
+
+# --- sections -------------------------------------------------------------------------------------------
+
+
+def test_sections_go_to_the_next_heading_of_their_level() -> None:
+    cells = [
+        samples.markdown("a", "# Title\n\n## no section of its own"),
+        samples.markdown("b", "\n## One  "),
+        samples.code("c", "# no heading"),
+        samples.markdown("d", "### Part"),
+        samples.markdown("e", "text"),
+        samples.markdown("f", "## Extension: Two"),
+    ]
+    found = sources.sections(nbformat.v4.new_notebook(cells=cells))
+    assert [(s.level, s.title, s.start, s.stop) for s in found] == [
+        (1, "Title", 0, 6),
+        (2, "One", 1, 5),
+        (3, "Part", 3, 5),
+        (2, "Extension: Two", 5, 6),
+    ]
+    assert [s.is_extension for s in found] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("said", "minutes"),
+    [
+        ("**It takes** about 60 minutes for the core and 20 for the extensions. Running", (60, 20)),
+        ("**It takes** about 45 minutes for the core and 9 minutes for the extensions", (45, 9)),
+        ("**It takes** about 60 minutes for the core.", (60, 0)),
+        ("**It takes** about 60 minutes to work through.", None),
+    ],
+)
+def test_minutes_to_work_through(said: str, minutes: tuple[int, int] | None) -> None:
+    assert sources.study_minutes(nbformat.v4.new_notebook(cells=[samples.markdown("a", said)])) == minutes
+    assert sources.study_minutes(nbformat.v4.new_notebook()) is None
+
+
 def test_solutions_are_nowhere_but_folded(folder: Path) -> None:
     built = exercises.build(stored(folder))
     by_id = {cell.id: cell for cell in built.cells}

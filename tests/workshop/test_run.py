@@ -414,7 +414,7 @@ def test_the_table_in_the_readme_follows_the_notebooks(repo):
     assert readme.update() and not readme.update() and not readme.update(check=True)
     lines = (repo / "README.md").read_text().splitlines()
     assert lines[0] == "# Title" and lines[-1] == "after"
-    assert "| 00 | [Find the heads](notebooks/00_start_here.ipynb) | In an hour, a \\| pipe. |  |  |" in lines
+    assert "| 00 | [Find the heads](notebooks/00_start_here.ipynb) | In an hour, a \\| pipe. | | |" in lines
     assert "| 13 | Recipes | *planned* | | |" in lines
     assert sum("planned" in line for line in lines) == 13 and any("20_extra.ipynb" in line for line in lines)
     found = results.Result("00_start_here", "A", 1.234, 2.345, None, "", (), "2026-01-01")
@@ -423,6 +423,23 @@ def test_the_table_in_the_readme_follows_the_notebooks(repo):
     assert "| 1.2 | 2.3 GiB |" in (repo / "README.md").read_text()
     assert readme.measurements()["00_start_here"]["when"] == "2026-01-01"
     assert str(repo) not in readme.measurements_file().read_text()
+
+
+def test_the_table_shows_the_minutes_of_core_and_extensions_where_a_notebook_states_them(repo):
+    core = "# Find\nA promise.\n\n**It takes** about 60 minutes for the core"
+    write(
+        repo / "notebooks" / "00_start_here.ipynb", "1", first=f"{core} and 20 for the extensions. Running it"
+    )
+    write(repo / "notebooks" / "01_toy_models_of_superposition.ipynb", "1", first=f"{core}.")
+    write(repo / "notebooks" / "02_sparse_autoencoders.ipynb", "1")
+    readme.record([results.Result("00_start_here", "A", 1.234, 2.345, None, "", (), "2026-01-01")])
+    head, rule, *lines = readme.table()
+    assert head == "| | notebook | what you do | to work through | to run | memory |"
+    assert rule == "|---|---|---|---|---|---|"
+    assert lines[0].endswith("| A promise. | 60 min, extensions 20 min | 1.2 min | 2.3 GiB |")
+    assert lines[1].endswith("| A promise. | 60 min | | |")
+    assert lines[2].endswith("pipe. | | | |")
+    assert lines[3].endswith("| *planned* | | | |")
 
 
 @pytest.mark.parametrize(
@@ -454,6 +471,9 @@ def test_the_stated_cost_and_promise_are_read_from_the_first_cell():
     text = "# A\nOne\ntwo.\n**You will** see\n**It takes** about 1 minute and 2 GiB"
     tight = v4.new_notebook(cells=[v4.new_markdown_cell(text)])
     assert readme.stated_cost(tight) == (1.0, 2.0) and readme.promise(tight) == "One two."
+    study = "**It takes** about 60 minutes for the core and 20 for the extensions. Running it takes"
+    second = v4.new_notebook(cells=[v4.new_markdown_cell(f"{study} about 1.5 minutes and 2 GiB of memory.")])
+    assert readme.stated_cost(second) == (1.5, 2.0)
     with pytest.raises(ValueError, match="It takes"):
         readme.stated_cost(v4.new_notebook(cells=[v4.new_markdown_cell("# A\n\n**It takes** an hour")]))
 
