@@ -10,6 +10,7 @@ import io
 import re
 import tokenize
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,15 +18,67 @@ from urllib.parse import unquote
 
 from nbformat import NotebookNode
 
-from mi_workshop import exercises, sources
+from mi_workshop import exercises, outputs, sources
 from mi_workshop.skeleton import PLOTLY_MIME
 
 TAGS = {"parameters", "exercise", "solution", "check", "nbval-ignore-output", "extension"}
 HEADER = ("**You will**", "**You need**", "**It takes**")
-CLOSING = ("Paper and here", "What this does not show", "Takeaways", "References", "Next")
-MAX_LINES, MAX_MEDIAN_LINES, MAX_CODE_RUN = 25, 6, 3
+MAX_CODE_RUN = 3
 MAX_BYTES = 2_000_000
 FIVE_EXERCISES = {"00"}  # the others have six to ten
+
+
+@dataclass(frozen=True)
+class Form:
+    """What differs between the forms: the first of notebooks as they were, the second of DESIGN's section 3.
+
+    Attributes:
+        longest: lines of a cell, at most.
+        medians: least and most lines that the cells of a notebook have in the median.
+        ignored: one cell in so many may be ignored by nbval.
+        closing: the last headings, in order; those with ``###`` stand within the section before.
+    """
+
+    longest: int
+    medians: tuple[int, int]
+    ignored: int
+    closing: tuple[str, ...]
+
+
+FORMS = {
+    1: Form(
+        longest=25,
+        medians=(0, 6),
+        ignored=3,
+        closing=(
+            "## Paper and here",
+            "## What this does not show",
+            "## Takeaways",
+            "## References",
+            "## Next",
+        ),
+    ),
+    2: Form(
+        longest=20,
+        medians=(3, 5),
+        ignored=10,
+        closing=(
+            "## Paper and here",
+            "### Checks",
+            "## The method's own trial",
+            "## What this does not show",
+            "## Takeaways",
+            "## References",
+            "## Next",
+        ),
+    ),
+}
+
+
+def form(nb: NotebookNode) -> Form:
+    """What a notebook is held to; ``metadata_is_bare`` complains of a form that is none."""
+    return FORMS.get(sources.form(nb), FORMS[1])
+
 
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 _PATH = re.compile(
@@ -44,7 +97,7 @@ _WORLD = {"sys.path", "os.chdir", "os.system", "os.popen", "get_ipython"}
 Check = Callable[[NotebookNode], list[str]]
 
 
-def _code(nb: NotebookNode) -> Iterator[tuple[int, NotebookNode, ast.Module]]:
+def code_trees(nb: NotebookNode) -> Iterator[tuple[int, NotebookNode, ast.Module]]:
     """Place, cell and syntax tree of each code cell; ``plain_python`` complains of those without a tree."""
     for i, cell in sources.code_cells(nb):
         try:
@@ -63,6 +116,13 @@ def _names(tree: ast.AST) -> set[str]:
     return found | {name.rpartition(".")[2] for name in found}
 
 
+def imported(tree: ast.AST) -> list[str]:
+    """The full name of everything that the code imports, such as ``mi_utils.plots``."""
+    plain = [alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names]
+    drawn = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    return plain + [f"{node.module}.{alias.name}" for node in drawn for alias in node.names]
+
+
 def _strings(value: Any) -> Iterator[str]:
     """All text in an output's data, but neither arrays nor pictures."""
     if isinstance(value, str):
@@ -76,7 +136,7 @@ def _strings(value: Any) -> Iterator[str]:
                 yield from _strings(item)
 
 
-def _outputs(nb: NotebookNode) -> Iterator[tuple[int, NotebookNode, NotebookNode]]:
+def outputs_of(nb: NotebookNode) -> Iterator[tuple[int, NotebookNode, NotebookNode]]:
     for i, cell in enumerate(nb.cells):
         for output in cell.get("outputs", []):
             yield i, cell, output
@@ -86,7 +146,7 @@ def _texts(nb: NotebookNode) -> Iterator[tuple[int, str, str]]:
     """Place, kind (``source`` or ``output``) and text of everything stored."""
     for i, cell in enumerate(nb.cells):
         yield i, "source", cell.source
-    for i, _, output in _outputs(nb):
+    for i, _, output in outputs_of(nb):
         for text in _strings({k: output[k] for k in ("text", "data", "evalue", "traceback") if k in output}):
             yield i, "output", text
 
@@ -100,7 +160,7 @@ def executed_in_order(nb: NotebookNode) -> list[str]:
     complaints = (
         [] if counts == list(range(1, len(counts) + 1)) else [f"execution counts are {counts}, not 1..n"]
     )
-    for i, cell, output in _outputs(nb):
+    for i, cell, output in outputs_of(nb):
         if output.output_type == "execute_result" and output.execution_count != cell.execution_count:
             complaints.append(f"cell {i}: an output of another run ({output.execution_count})")
     blank = [i for i, cell in enumerate(nb.cells) if not cell.source.strip()]
@@ -109,22 +169,42 @@ def executed_in_order(nb: NotebookNode) -> list[str]:
 
 def nothing_went_wrong(nb: NotebookNode) -> list[str]:
     """No error and no stderr is stored."""
-    wrong = [(i, o) for i, _, o in _outputs(nb) if o.output_type == "error" or o.get("name") == "stderr"]
+    wrong = [(i, o) for i, _, o in outputs_of(nb) if o.output_type == "error" or o.get("name") == "stderr"]
     return [f"cell {i}: stores {o.get('ename', 'stderr')}: {o.get('text', '')[:60]}" for i, o in wrong]
 
 
 def metadata_is_bare(nb: NotebookNode) -> list[str]:
-    """Neither widget state (megabytes) nor timings (a difference at every run), known tags, unique ids."""
+    """Neither widget state (megabytes) nor timings (a difference at every run), known tags, unique ids.
+
+    What is stated is known: the notebook's form, and a tolerance where something is compared.
+    """
     complaints = [
-        f"notebook metadata: {k}" for k in ("widgets", "papermill", "execution") if k in nb.metadata
+        f"notebook metadata: {key}" for key in ("widgets", "papermill", "execution") if key in nb.metadata
     ]
+    if sources.form(nb) not in FORMS:
+        complaints.append(
+            f"notebook metadata: form is {sources.form(nb)!r}; it should be one of {list(FORMS)}"
+        )
     for i, cell in enumerate(nb.cells):
         complaints += [f"cell {i}: metadata {k}" for k in ("execution", "papermill") if k in cell.metadata]
         complaints += [f"cell {i}: unknown tag {tag!r}" for tag in sorted(sources.tags(cell) - TAGS)]
+        complaints += [f"cell {i}: {what}" for what in _tolerance_complaints(cell)]
     ids = [cell.get("id") for cell in nb.cells]
     if None in ids or len(set(ids)) < len(ids):
         complaints.append("cell ids are missing or repeated (nbformat 4.5 has one for each cell)")
     return complaints
+
+
+def _tolerance_complaints(cell: NotebookNode) -> list[str]:
+    if "tolerance" not in cell.metadata:
+        return []
+    if cell.cell_type != "code" or not _compared(cell):
+        return ["a tolerance where nothing is compared"]
+    try:
+        outputs.tolerance_of(cell.metadata)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def no_machine_paths(nb: NotebookNode) -> list[str]:
@@ -134,7 +214,7 @@ def no_machine_paths(nb: NotebookNode) -> list[str]:
 
 def figures_have_pictures(nb: NotebookNode) -> list[str]:
     """A code host shows the PNG beside the plotly data, and nothing without it."""
-    data = ((i, output.get("data", {})) for i, _, output in _outputs(nb))
+    data = ((i, output.get("data", {})) for i, _, output in outputs_of(nb))
     return [f"cell {i}: a figure without a PNG" for i, d in data if PLOTLY_MIME in d and "image/png" not in d]
 
 
@@ -144,7 +224,7 @@ def figures_have_pictures(nb: NotebookNode) -> list[str]:
 def plain_python(nb: NotebookNode) -> list[str]:
     """No magics, no shell, no star import, no URL, no path upwards, nothing that changes the world."""
     complaints = []
-    for i, cell, tree in _code(nb):
+    for i, cell, tree in code_trees(nb):
         magic = [line for line in cell.source.splitlines() if _MAGIC.match(line)]
         if not tree.body:
             complaints.append(
@@ -157,6 +237,8 @@ def plain_python(nb: NotebookNode) -> list[str]:
         if re.search(r"""["']\.\./""", cell.source):
             complaints.append(f"cell {i}: a path upwards; the learner edition lies one folder deeper")
         complaints += [f"cell {i}: {name} changes the world" for name in sorted(_names(tree) & _WORLD)]
+        if any(name.split(".")[0] == "mi_workshop" for name in imported(tree)):
+            complaints.append(f"cell {i}: imports mi_workshop, the author's side")
     return complaints
 
 
@@ -169,13 +251,16 @@ def no_nbval_marks(nb: NotebookNode) -> list[str]:
 def few_ignored_cells(nb: NotebookNode) -> list[str]:
     cells = [cell for _, cell in sources.code_cells(nb)]
     ignored = sum(not _compared(cell) for cell in cells)
-    return [f"{ignored} of {len(cells)} cells are ignored, over a third"] if 3 * ignored > len(cells) else []
+    part = form(nb).ignored
+    if part * ignored <= len(cells):
+        return []
+    return [f"{ignored} of {len(cells)} cells are ignored, over one in {part}"]
 
 
 def compared_cells_can_pass(nb: NotebookNode) -> list[str]:
     """nbval can't compare what is redrawn, captured by a widget, or different in every process."""
     complaints = []
-    for i, cell, tree in _code(nb):
+    for i, cell, tree in code_trees(nb):
         if not _compared(cell):
             continue
         if _ends_with_semicolon(cell.source):
@@ -229,22 +314,30 @@ def opens_and_closes_as_agreed(nb: NotebookNode) -> list[str]:
 
 
 def _closing_complaints(nb: NotebookNode) -> list[str]:
+    agreed = list(form(nb).closing)
+    # Of several methods it is "The methods' own trial".
+    headings = [heading.replace("methods'", "method's") for heading in _headings(nb)]
+    closing = [heading for heading in headings if heading in agreed]
+    if closing != agreed:
+        return [f"closing headings are {closing}; they should be {agreed}"]
+    end = [heading for heading in headings[headings.index(agreed[0]) :] if heading.startswith("## ")]
+    sections = [heading for heading in agreed if heading.startswith("## ")]
+    return [] if end == sections else ["a section stands between or after the closing ones"]
+
+
+def _headings(nb: NotebookNode) -> list[str]:
+    """The headings of sections and of their parts, with their marks; what stands in a fence is none."""
     markdown = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
     unfenced = re.sub(r"^(```|~~~).*?^\1", "", markdown, flags=re.MULTILINE | re.DOTALL)
-    headings = re.findall(r"^## +(.+?)\s*$", unfenced, re.MULTILINE)
-    closing = [heading for heading in headings if heading in CLOSING]
-    if closing != list(CLOSING):
-        return [f"closing headings are {closing}; they should be {list(CLOSING)}"]
-    return (
-        [] if headings[-len(CLOSING) :] == closing else ["a section stands between or after the closing ones"]
-    )
+    found = re.findall(r"^(##|###) +(.+?)\s*$", unfenced, re.MULTILINE)
+    return [f"{marks} {title}" for marks, title in found]
 
 
 def one_import_cell_and_one_parameters_cell(nb: NotebookNode) -> list[str]:
     complaints = []
     importing = [
         i
-        for i, _, tree in _code(nb)
+        for i, _, tree in code_trees(nb)
         if any(isinstance(n, ast.Import | ast.ImportFrom) for n in ast.walk(tree))
     ]
     code = [i for i, _ in sources.code_cells(nb)]
@@ -257,12 +350,12 @@ def one_import_cell_and_one_parameters_cell(nb: NotebookNode) -> list[str]:
 
 
 def cells_are_short(nb: NotebookNode) -> list[str]:
+    longest, (least, most) = form(nb).longest, form(nb).medians
     lengths = {i: len(cell.source.strip().splitlines()) for i, cell in sources.code_cells(nb)}
-    complaints = [f"cell {i}: {n} lines, over {MAX_LINES}" for i, n in lengths.items() if n > MAX_LINES]
-    if lengths and median(lengths.values()) > MAX_MEDIAN_LINES:
-        complaints.append(
-            f"code cells have a median of {median(lengths.values())} lines, over {MAX_MEDIAN_LINES}"
-        )
+    complaints = [f"cell {i}: {n} lines, over {longest}" for i, n in lengths.items() if n > longest]
+    usual = median(lengths.values()) if lengths else least
+    if not least <= usual <= most:
+        complaints.append(f"code cells have a median of {usual} lines; it should be {least} to {most}")
     return complaints
 
 
@@ -282,6 +375,7 @@ def prose_between(nb: NotebookNode) -> list[str]:
     return complaints
 
 
+# What notebooks of both forms are held to; hygiene_second_form.py has what is asked of the second besides.
 CHECKS: tuple[Check, ...] = (
     executed_in_order,
     nothing_went_wrong,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import hygiene
+import hygiene_second_form
 import pytest
 
 from mi_utils import grading
@@ -15,8 +16,14 @@ def test_the_series_begins() -> None:
     assert "00_start_here" in [path.stem for path in sources.available()]
 
 
-@pytest.mark.parametrize("path", SOURCES)
-@pytest.mark.parametrize("check", hygiene.CHECKS, ids=lambda check: check.__name__)
+CHECKED = [
+    pytest.param(check, path, id=f"{check.__name__}-{path.stem}")
+    for path in sources.available()
+    for check in hygiene_second_form.checks_of(sources.read(path))
+]
+
+
+@pytest.mark.parametrize(("check", "path"), CHECKED)
 def test_source(check: hygiene.Check, path: Path) -> None:
     assert check(sources.read(path)) == []
 
