@@ -208,7 +208,8 @@ def _recorded(
 ) -> dict[str, Tensor]:
     """What passes the hook points in one run, which ends when all of them were passed."""
     kept: dict[str, Tensor] = {}
-    known = [name for name in dict.fromkeys(names) if name in model.hook_dict]
+    points = model.hook_dict  # made anew at each look
+    known = [name for name in dict.fromkeys(names) if name in points]
     models.run_for_hooks(model, tokens, [models.keeper(name, name, kept) for name in known])
     for name in names:
         if name not in kept:
