@@ -1,12 +1,16 @@
-"""The files in ``data/``: each is listed in ``MANIFEST.json`` with its digest, size, licence, source and
-command."""
+"""The files in ``data/``, and how this project writes any file.
 
+Each file of ``data/`` is listed in ``MANIFEST.json`` with its digest, size, licence, source and command.
+"""
+
+import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mi_utils import config
-from mi_utils.models.wheel import sha256
 
 MANIFEST = "MANIFEST.json"
 
@@ -75,7 +79,7 @@ def trouble() -> list[str]:
             path(name)
         except ValueError as error:
             found.append(str(error))
-    there = {str(file.relative_to(folder())) for file in folder().rglob("*") if file.is_file()}
+    there = {file.relative_to(folder()).as_posix() for file in folder().rglob("*") if file.is_file()}
     return found + [
         f"data/{name} is not in the manifest" for name in sorted(there - set(manifest()) - {MANIFEST})
     ]
@@ -92,6 +96,37 @@ def record(name: str, *, licence: str, source: str, command: str) -> None:
         "source": source,
         "command": command,
     }
-    staged = folder() / f"{MANIFEST}.new"
-    staged.write_text(json.dumps(dict(sorted(listed.items())), indent=1) + "\n")
-    os.replace(staged, folder() / MANIFEST)
+    write(json.dumps(dict(sorted(listed.items())), indent=1) + "\n", folder() / MANIFEST)
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def write(content: str | bytes, target: str | Path) -> Path:
+    """Write a file whole or not at all; text as UTF-8, its lines ending as they do in ``content``.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    with staged(target) as new:
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
+    return Path(target)
+
+
+@contextmanager
+def staged(target: str | Path) -> Iterator[Path]:
+    """A name beside ``target`` to write to, which is moved into its place when the ``with`` block ends.
+
+    Whoever reads ``target`` meanwhile finds the former file or the new one, never half of one. Where the block
+    fails, the former file stays and what was written is removed.
+    """
+    target = Path(target)
+    new = target.with_name(f"{target.name}.{os.getpid()}.new")  # two processes may write the same file
+    try:
+        yield new
+        os.replace(new, target)
+    finally:
+        new.unlink(missing_ok=True)

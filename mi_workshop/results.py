@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from mi_utils import data_files
 from mi_workshop.kernels import Run
 from mi_workshop.pages import document, title
 
@@ -183,9 +184,7 @@ def _verdict(claim: Mapping[str, str]) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    part.replace(path)
+    data_files.write(text, path)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:

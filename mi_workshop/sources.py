@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from mi_utils import config
+from mi_utils import config, data_files
 
 ELLIPSIS = "...  # your code here"
 
@@ -123,9 +123,7 @@ def write(nb: NotebookNode, path: Path) -> None:
     the former file whole.
     """
     nbformat.validate(nb)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text(nb), encoding="utf-8", newline="\n")
-    part.replace(path)
+    data_files.write(text(nb), path)
 
 
 def tags(cell: NotebookNode) -> set[str]:

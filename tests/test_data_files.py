@@ -1,5 +1,6 @@
 """A file of ``data/`` is handed out only when it is the one that the manifest describes."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -84,3 +85,52 @@ def test_repository_lists_every_file_and_each_is_intact():
 def test_manifest_is_json_that_people_can_read():
     text = (data_files.folder() / "MANIFEST.json").read_text()
     assert text == json.dumps(json.loads(text), indent=1) + "\n"
+
+
+def test_strangers_are_named_wherever_they_lie(data: Path):
+    (data / "sub" / "deeper").mkdir(parents=True)
+    (data / "sub" / "listed.txt").write_text("listed")
+    data_files.record("sub/listed.txt", licence="MIT", source="this test", command=COMMAND)
+    assert data_files.trouble() == []
+    (data / "sub" / "stray.txt").write_text("who?")
+    (data / "sub" / "deeper" / "stray.txt").write_text("who?")
+    found = " ".join(data_files.trouble())
+    assert "data/sub/stray.txt is not in the manifest" in found
+    assert "data/sub/deeper/stray.txt is not in the manifest" in found and "listed.txt" not in found
+
+
+def test_digest_is_sha256(data: Path):
+    assert data_files.sha256(data / "one.txt") == hashlib.sha256(b"one").hexdigest()
+
+
+@pytest.mark.parametrize("content", ["two\r\nlines ü\n", b"\x00\xff"])
+def test_written_files_hold_what_was_given(content: str | bytes, tmp_path: Path):
+    target = tmp_path / "file.txt"
+    target.write_text("before")
+    assert data_files.write(content, str(target)) == target
+    assert target.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_file_is_replaced_only_when_the_new_one_is_whole(tmp_path: Path):
+    target = tmp_path / "file.txt"
+    target.write_text("before")
+    with data_files.staged(target) as new:
+        assert new.parent == tmp_path and new != target
+        new.write_text("after")
+        assert target.read_text() == "before"
+    assert target.read_text() == "after"
+    with pytest.raises(KeyboardInterrupt), data_files.staged(target) as new:
+        new.write_text("half")
+        raise KeyboardInterrupt
+    assert target.read_text() == "after"
+    with pytest.raises(FileNotFoundError), data_files.staged(target):
+        pass  # nothing was written
+    assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_nothing_is_left_where_a_file_cannot_be_moved_into_place(tmp_path: Path):
+    (tmp_path / "folder" / "inside").mkdir(parents=True)
+    with pytest.raises(OSError):
+        data_files.write("text", tmp_path / "folder")
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]

@@ -1,7 +1,6 @@
 """Dashboards of latents: a card in a notebook, a browser to play with, a file to give away; none needs a
 network."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import features
+from mi_utils import data_files, features
 from mi_utils.features.cards import Source, card, excerpts, frame, sentence
 from mi_utils.features.page import page
 from mi_utils.features.store import FeatureActivations
@@ -214,7 +213,5 @@ def export(
     if not chosen:
         raise ValueError("latents is empty; it should name at least one that fires")
     path, content = Path(path), page(source, chosen, title).encode()
-    staged = path.with_name(path.name + ".new")
-    staged.write_bytes(content)
-    os.replace(staged, path)
+    data_files.write(content, path)
     return Export(path, chosen, len(content))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mi_utils import config
+from mi_utils import config, data_files
 
 PATIENCE = 5  # seconds to wait for another notebook that writes the file
 
@@ -30,15 +30,10 @@ def solved() -> set[str]:
 def remember(exercise_id: str) -> None:
     """Add a solved exercise. A file that can't be written never stands in a learner's way."""
     file = path()
-    staged = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{file}.lock", timeout=PATIENCE):  # its Timeout is an OSError
             done = solved()
             if exercise_id in done:
                 return
-            staged.write_text(json.dumps({"solved": sorted(done | {exercise_id})}, indent=1))
-            os.replace(staged, file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            staged.unlink()
+            data_files.write(json.dumps({"solved": sorted(done | {exercise_id})}, indent=1), file)

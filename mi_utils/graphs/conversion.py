@@ -2,11 +2,11 @@
 write."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mi_utils import data_files
 from mi_utils.graphs.file import (
     EMBEDDING,
     ERROR,
@@ -176,7 +176,4 @@ def _write(content: Mapping[str, Any], path: str | Path) -> Path:
         ) from None
     if not path.parent.is_dir():
         raise ValueError(f"path is {str(path)!r}; it should be in a folder that exists")
-    staged = path.with_name(path.name + ".new")
-    staged.write_text(text, encoding="utf-8")
-    os.replace(staged, path)
-    return path
+    return data_files.write(text, path)

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import html
 import json
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -20,6 +19,7 @@ from typing import Any
 import anywidget
 import traitlets
 
+from mi_utils import data_files
 from mi_utils.graphs.drawing import figure
 from mi_utils.graphs.file import GraphFile, show
 from mi_utils.graphs.layout import place
@@ -160,10 +160,7 @@ def export(
     if not path.parent.is_dir():
         raise ValueError(f"path is {str(path)!r}; it should be in a folder that exists")
     content = _page(_start(graph_file, details), title or graph_file.metadata["prompt"])
-    staged = path.with_name(path.name + ".new")
-    staged.write_text(content, encoding="utf-8", errors="replace")
-    os.replace(staged, path)
-    return path
+    return data_files.write(content.encode(errors="replace"), path)
 
 
 def _page(start: Mapping[str, Any], title: str) -> str:

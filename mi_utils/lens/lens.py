@@ -10,7 +10,6 @@ The logit lens (nostalgebraist 2020) is ``unembed(norm(h))``. The tuned lens (Be
 = 0`` is the logit lens again. How translators are trained is in ``mi_utils.lens.training``.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import harvest, models, prompts
+from mi_utils import data_files, harvest, models, prompts
 
 LARGEST = 1_000_000_000  # predictions that a reading may hold: 4 GB
 
@@ -278,9 +277,8 @@ def save(lens: Lens, file: str | Path, *, low_rank: dict[int, int] | None = None
             tensors[f"{layer}/weights"] = (matrix / scale).round().clamp(-127, 127).to(torch.int8)
             tensors[f"{layer}/scale"] = scale.to(torch.float16)
     file = Path(file)
-    staged = file.with_suffix(".new")
-    save_file({name: tensor.cpu() for name, tensor in tensors.items()}, staged, {"model": lens.model})
-    os.replace(staged, file)
+    with data_files.staged(file) as new:
+        save_file({name: tensor.cpu() for name, tensor in tensors.items()}, new, {"model": lens.model})
     return file
 
 

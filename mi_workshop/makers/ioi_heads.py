@@ -29,7 +29,7 @@ def main() -> None:
     rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(heads)}" for name, heads in classes.items())
     about = {"model": "gpt2", "source": SOURCE, "heads": "[layer, head], both counted from 0"}
     head = "\n".join(f" {json.dumps(key)}: {json.dumps(value)}," for key, value in about.items())
-    (data_files.folder() / IOI_HEADS).write_text(f'{{\n{head}\n "classes": {{\n{rows}\n }}\n}}\n')
+    data_files.write(f'{{\n{head}\n "classes": {{\n{rows}\n }}\n}}\n', data_files.folder() / IOI_HEADS)
     data_files.record(
         IOI_HEADS, licence="MIT (published facts, entered by hand)", source=SOURCE, command=COMMAND
     )

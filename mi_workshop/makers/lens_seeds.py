@@ -68,7 +68,7 @@ def main() -> None:
         files[seed].write_text(json.dumps(one_seed(model, pool, test, logit_kl, seed)))
         say(f"seed {seed} done")
     rows = ",\n".join(file.read_text() for file in files)
-    (data_files.folder() / FILE).write_text(f"[\n{rows}\n]\n")
+    data_files.write(f"[\n{rows}\n]\n", data_files.folder() / FILE)
     data_files.record(
         FILE, licence="MIT", source="trained against smollm2-135m on corpus.safetensors", command=COMMAND
     )

@@ -70,11 +70,9 @@ def _keep_ordinary(values: Tensor, ready: Path) -> None:
         [torch.linalg.vector_norm(p, dim=-1, dtype=torch.float32) for p in values.split(16_384)]
     )
     kept = lengths <= FACTOR * lengths.median()
-    staged = ready.with_suffix(".new")
-    with staged.open("wb") as file:
+    with data_files.staged(ready) as new, new.open("wb") as file:
         for part, which in zip(values.split(16_384), kept.split(16_384), strict=True):
             file.write(part[which].view(torch.int16).numpy().tobytes())
-    staged.replace(ready)
     say(f"{int((~kept).sum()):,} of {len(kept):,} activations are massive and left out")
 
 

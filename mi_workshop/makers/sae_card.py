@@ -215,7 +215,7 @@ def main() -> None:
         rows[name] = how_interpretable(weights, *_of_latents(weights, found))
         say(f"{name} judged")
     card["interpretability"] = rows
-    (data_files.folder() / FILE).write_text(json.dumps(card, indent=1) + "\n")
+    data_files.write(json.dumps(card, indent=1) + "\n", data_files.folder() / FILE)
     data_files.record(FILE, licence="MIT", source="measured by this project", command=COMMAND)
 
 

@@ -8,7 +8,6 @@ distribution.
 """
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, StaticCache
 
-from mi_utils import config, models
+from mi_utils import config, data_files, models
 from mi_workshop.cli import say
 
 START, TURN_END = 0, 2  # <|endoftext|> begins every document; <|im_end|> ends an answer
@@ -118,11 +117,9 @@ def draw_missing(recipe: Recipe) -> list[Path]:
         tokens = sample_documents(
             model, documents=recipe.documents, length=recipe.length, min_p=recipe.min_p, generator=generator
         )
-        staged = files[number].with_suffix(".new")
-        save_file(
-            {"tokens": tokens.to(torch.int32).cpu()}, staged, {k: str(v) for k, v in asdict(recipe).items()}
-        )
-        os.replace(staged, files[number])
+        about = {name: str(value) for name, value in asdict(recipe).items()}
+        with data_files.staged(files[number]) as new:
+            save_file({"tokens": tokens.to(torch.int32).cpu()}, new, about)
         seconds = time.perf_counter() - started
         say(f"batch {number + 1} of {recipe.batches}: {tokens.numel() / seconds:.0f} tokens a second")
     return files

@@ -19,5 +19,5 @@ def record(file: str, count: int, one_seed: Callable[[int], dict], *, source: st
             one.write_text(json.dumps(one_seed(seed)))
             say(f"seed {seed} done")
     rows = ",\n".join(one.read_text() for one in kept)
-    (data_files.folder() / file).write_text(f"[\n{rows}\n]\n")
+    data_files.write(f"[\n{rows}\n]\n", data_files.folder() / file)
     data_files.record(file, licence="MIT", source=source, command=command)

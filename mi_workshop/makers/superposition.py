@@ -89,7 +89,7 @@ def _shares(D: torch.Tensor, kept: torch.Tensor) -> list[float]:
 
 
 def _ship(name: str, text: str, source: str) -> None:
-    (data_files.folder() / name).write_text(text)
+    data_files.write(text, data_files.folder() / name)
     data_files.record(name, licence="MIT", source=source, command=COMMAND)
 
 

