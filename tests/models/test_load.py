@@ -305,3 +305,12 @@ def test_registry_is_complete():
             assert spec.source.name == name
             assert len(spec.source.wheel_sha256) == len(spec.source.gguf_sha256) == 64
     assert models.load.DEFAULT in REGISTRY
+
+
+@pytest.mark.parametrize(("multiplies", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_the_quick_format_is_one_that_the_machine_multiplies(
+    multiplies: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: multiplies)
+    assert models.quick_dtype() == expected
