@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -40,7 +40,7 @@ __all__ = [
 
 Task = Literal["city", "state", "two-hop", "addition", "ioi", "induction"]
 SPLITS: Mapping[str, tuple[str, ...]] = {
-    "city": ("train",),  # facts have to be learnt by heart: none of these is held out
+    "city": ("train",),  # has to be learnt by heart, as the next: nothing is held out
     "state": ("train",),
     "two-hop": ("train", "held-out pair", "held-out city", "unseen state", "held-out language"),
     "addition": ("train", "test"),
@@ -58,10 +58,10 @@ _DRAWN = 400  # prompts by default where there is no complete list
 class Prompt:
     """A sentence up to its answer.
 
-    ``text`` has no start token (``encode`` puts it there) and no answer; ``answer`` is one word. ``latents``
-    is what the world knows about the sentence:
+    ``text`` has no start token (``encode`` puts it there) and no answer; ``answer`` is one word. ``facts`` is
+    what the world knows about the sentence, that is, what a model might represent of it:
 
-    * facts: ``state``, ``language`` and as the task has it ``city``, ``relation``;
+    * questions about states: ``state``, ``language`` and as the task has it ``city``, ``relation``;
     * addition: ``a``, ``b``, ``sum``, its digits ``hundreds``, ``tens`` and ``ones``, ``carry_ones`` (whether
       the ones add up to 10 or more) and ``digit``, which of the three is asked for;
     * IOI: ``io`` (the answer), ``s``, ``io_first`` and ``template``, an index into ``world().ioi``;
@@ -72,7 +72,7 @@ class Prompt:
     answer: str
     task: str
     split: str
-    latents: Mapping[str, str | int | bool]
+    facts: Mapping[str, str | int | bool]
 
 
 def prompts(
@@ -96,8 +96,8 @@ def prompts(
     Args:
         task: one of these.
         split: a split of the task, see ``SPLITS``.
-        language: ``"english"``, or for facts ``"french"``, which has two relations (``capital`` and
-            ``region``).
+        language: ``"english"``, or for questions about states ``"french"``, which has two relations (``capital``
+            and ``region``).
         count: how many, drawn without replacement where the split is a list. By default all, or 400 where
             sentences are drawn (``ioi`` and ``induction``).
         seed: of the draw.
@@ -121,8 +121,7 @@ def prompts(
 
 
 def splits_of(task: str, language: str = "english") -> tuple[str, ...]:
-    """The splits that a task has in a language: those of ``SPLITS``, but nothing is held out to English
-    alone."""
+    """The splits of a task in a language: those of ``SPLITS``, but nothing is held out to English alone."""
     return tuple(split for split in SPLITS[task] if (split, language) != ("held-out language", "english"))
 
 
@@ -138,7 +137,7 @@ def two_hop(city: str, relation: str, language: str = "english") -> Prompt:
     return next(
         prompt
         for prompt in _all("two-hop", language)
-        if (prompt.latents["city"], prompt.latents["relation"]) == (city, relation)
+        if (prompt.facts["city"], prompt.facts["relation"]) == (city, relation)
     )
 
 
@@ -153,8 +152,8 @@ def addition(a: int, b: int) -> list[Prompt]:
             raise ValueError(f"{name} is {value}; it should be a whole number from 0 to 99")
     digits = f"{a + b:03d}"
     question = " ".join((*f"{a:02d}", "+", *f"{b:02d}", "="))
-    latents = {"a": a, "b": b, "sum": a + b, "carry_ones": a % 10 + b % 10 >= 10}
-    latents |= dict(zip(DIGITS, map(int, digits), strict=True))
+    facts = {"a": a, "b": b, "sum": a + b, "carry_ones": a % 10 + b % 10 >= 10}
+    facts |= dict(zip(DIGITS, map(int, digits), strict=True))
     split = "test" if (a, b) in _held_out_sums() else "train"
     return [
         Prompt(
@@ -162,7 +161,7 @@ def addition(a: int, b: int) -> list[Prompt]:
             digits[place],
             "addition",
             split,
-            latents | {"digit": digit},
+            facts | {"digit": digit},
         )
         for place, digit in enumerate(DIGITS)
     ]
@@ -189,8 +188,7 @@ def encode(model: TransformerBridge, text: str | Sequence[str]) -> Int[Tensor, "
 
 
 def centroid_accuracy(vectors: Float[Tensor, "item width"], labels: Int[Tensor, "item"]) -> float:
-    """How well a label can be read from a vector: the share of items whose nearest class mean is that of
-    their class.
+    """How well a label can be read from a vector: the share of items nearest to the mean of their own class.
 
     The probe has nothing to fit or to tune. Each item is left out of the mean of its own class; near means a
     high cosine, after the mean of all vectors has been subtracted. For classes of equal size chance is just
@@ -230,7 +228,7 @@ def _check(task: str, split: str, language: str) -> None:
         )
 
 
-def _known(argument: str, name: str, among: Mapping) -> None:
+def _known(argument: str, name: str, among: Mapping[str, Any]) -> None:
     if name not in among:
         near = difflib.get_close_matches(str(name), among, n=1, cutoff=0)
         raise ValueError(
@@ -248,8 +246,8 @@ def _all(task: str, language: str) -> tuple[Prompt, ...]:
 def _cities(language: str) -> Iterator[Prompt]:
     template = world().languages[language].templates["city"]
     for city, state in world().cities.items():
-        latents = {"city": city, "state": state, "language": language}
-        yield Prompt(template.format(city=city), state, "city", "train", latents)
+        facts = {"city": city, "state": state, "language": language}
+        yield Prompt(template.format(city=city), state, "city", "train", facts)
 
 
 def _states(language: str) -> Iterator[Prompt]:
@@ -257,8 +255,8 @@ def _states(language: str) -> Iterator[Prompt]:
     for state in world().states:
         for relation, word in spoken.relations.items():
             text = spoken.templates["state"].format(relation=word, state=state)
-            latents = {"state": state, "relation": relation, "language": language}
-            yield Prompt(text, world().answer(state, relation, language), "state", "train", latents)
+            facts = {"state": state, "relation": relation, "language": language}
+            yield Prompt(text, world().answer(state, relation, language), "state", "train", facts)
 
 
 def _two_hops(language: str) -> Iterator[Prompt]:
@@ -267,8 +265,8 @@ def _two_hops(language: str) -> Iterator[Prompt]:
         for relation, word in spoken.relations.items():
             split = _two_hop_split(city, relation, language, is_drawn=rng.random() < _HELD_OUT_PAIRS)
             text = spoken.templates["two-hop"].format(relation=word, city=city)
-            latents = {"city": city, "state": state, "relation": relation, "language": language}
-            yield Prompt(text, world().answer(state, relation, language), "two-hop", split, latents)
+            facts = {"city": city, "state": state, "relation": relation, "language": language}
+            yield Prompt(text, world().answer(state, relation, language), "two-hop", split, facts)
 
 
 def _two_hop_split(city: str, relation: str, language: str, *, is_drawn: bool) -> str:
@@ -320,10 +318,9 @@ def _induction(split: str, rng: Random) -> Prompt:
 
 
 def _below(end: int, rng: Random) -> int:
-    """A number from 0 to ``end - 1``. Only ``Random.random`` is promised to draw alike in every version of
-    Python."""
-    return int(rng.random() * end)
+    """A number from 0 to ``end - 1``."""
+    return int(rng.random() * end)  # only Random.random is promised to draw alike in every version of Python
 
 
-def _shuffled(items: Sequence, rng: Random) -> list:
+def _shuffled(items: Sequence[Any], rng: Random) -> list[Any]:
     return sorted(items, key=lambda _: rng.random())

@@ -97,7 +97,7 @@ def test_dallas():
     prompt = two_hop("Dallas", "capital")
     assert (prompt.text, prompt.answer) == ("the capital of the state containing Dallas is", "Austin")
     assert (prompt.task, prompt.split) == ("two-hop", "held-out city")
-    assert prompt.latents == {
+    assert prompt.facts == {
         "city": "Dallas",
         "state": "Texas",
         "relation": "capital",
@@ -116,7 +116,7 @@ def test_french_says_the_same_word_for_word(task: str):
         ]
         for language in ("english", "french")
     }
-    key = lambda prompt: tuple(prompt.latents.get(name) for name in ("city", "state", "relation"))  # noqa: E731
+    key = lambda prompt: tuple(prompt.facts.get(name) for name in ("city", "state", "relation"))  # noqa: E731
     english = {key(prompt): prompt for prompt in every["english"]}
     words: dict[str, set[str]] = {}
     for prompt in every["french"]:
@@ -124,7 +124,7 @@ def test_french_says_the_same_word_for_word(task: str):
         assert len(twin.text.split()) == len(prompt.text.split())
         for ours, theirs in zip(twin.text.split(), prompt.text.split(), strict=True):
             words.setdefault(theirs, set()).add(ours)
-        region = prompt.latents.get("relation") == "region"
+        region = prompt.facts.get("relation") == "region"
         assert (twin.answer == prompt.answer) != region
     assert all(len(english_words) == 1 for english_words in words.values())
     assert words["est"] == {"is"}
@@ -148,15 +148,15 @@ def test_facts_follow_from_the_world():
         if task not in FACTS:
             continue
         for prompt in atlas.prompts(task, split, language=language):
-            state = prompt.latents["state"]
-            assert prompt.latents["language"] == language and (prompt.task, prompt.split) == (task, split)
-            assert ("city" in prompt.latents) == (task != "state")
+            state = prompt.facts["state"]
+            assert prompt.facts["language"] == language and (prompt.task, prompt.split) == (task, split)
+            assert ("city" in prompt.facts) == (task != "state")
             if task != "state":
                 assert (
-                    W.cities[prompt.latents["city"]] == state
-                    and prompt.latents["city"] in prompt.text.split()
+                    W.cities[prompt.facts["city"]] == state
+                    and prompt.facts["city"] in prompt.text.split()
                 )
-            expected = state if task == "city" else W.answer(state, prompt.latents["relation"], language)
+            expected = state if task == "city" else W.answer(state, prompt.facts["relation"], language)
             assert prompt.answer == expected
             assert prompt.answer not in prompt.text.split()
             assert (split == "unseen state") == (task == "two-hop" and state in W.unseen_states)
@@ -164,9 +164,9 @@ def test_facts_follow_from_the_world():
 
 def test_what_is_held_out_in_french_is_trained_in_english():
     held_out = atlas.prompts("two-hop", "held-out language", language="french")
-    assert {prompt.latents["city"] for prompt in held_out} == set(W.held_out_in_french)
+    assert {prompt.facts["city"] for prompt in held_out} == set(W.held_out_in_french)
     for prompt in held_out:
-        assert two_hop(prompt.latents["city"], prompt.latents["relation"]).split == "train"
+        assert two_hop(prompt.facts["city"], prompt.facts["relation"]).split == "train"
 
 
 def test_sums():
@@ -177,7 +177,7 @@ def test_sums():
         ("3 6 + 5 9 = 0 9", "5"),
     ]
     assert {p.split for p in digits} == {"test"}
-    assert digits[1].latents == {
+    assert digits[1].facts == {
         "a": 36,
         "b": 59,
         "sum": 95,
@@ -187,39 +187,39 @@ def test_sums():
         "carry_ones": True,
         "digit": "tens",
     }
-    assert [addition(35, b)[0].latents["carry_ones"] for b in (4, 5)] == [False, True]
+    assert [addition(35, b)[0].facts["carry_ones"] for b in (4, 5)] == [False, True]
     assert addition(99, 99)[0].answer == "1"
     train, test = atlas.prompts("addition", "train"), atlas.prompts("addition", "test")
     assert (len(train), len(test)) == (24_000, 6_000)
-    assert len({(p.latents["a"], p.latents["b"]) for p in train + test}) == 10_000
-    assert not {p.text for p in train if p.latents["digit"] == "hundreds"} & {p.text for p in test}
+    assert len({(p.facts["a"], p.facts["b"]) for p in train + test}) == 10_000
+    assert not {p.text for p in train if p.facts["digit"] == "hundreds"} & {p.text for p in test}
     for p in test[:300]:
         assert (
             int(p.answer)
-            == p.latents["sum"] // {"hundreds": 100, "tens": 10, "ones": 1}[p.latents["digit"]] % 10
+            == p.facts["sum"] // {"hundreds": 100, "tens": 10, "ones": 1}[p.facts["digit"]] % 10
         )
-        assert p.latents["sum"] == p.latents["a"] + p.latents["b"]
+        assert p.facts["sum"] == p.facts["a"] + p.facts["b"]
 
 
 def test_ioi():
     trained, tested = (atlas.prompts("ioi", split, count=2_000) for split in ("train", "test"))
-    pairs = [{frozenset((p.latents["io"], p.latents["s"])) for p in drawn} for drawn in (trained, tested)]
+    pairs = [{frozenset((p.facts["io"], p.facts["s"])) for p in drawn} for drawn in (trained, tested)]
     assert not pairs[0] & pairs[1] and len(pairs[1]) > 500
     for p in tested:
         words = p.text.split()
-        assert p.answer == p.latents["io"] and words.count(p.answer) == 1 and words.count(p.latents["s"]) == 2
-        assert (words.index(p.answer) < words.index(p.latents["s"])) == p.latents["io_first"]
-        assert words[0] == W.ioi[p.latents["template"]].split()[0]
-    first = sum(p.latents["io_first"] for p in tested) / len(tested)
+        assert p.answer == p.facts["io"] and words.count(p.answer) == 1 and words.count(p.facts["s"]) == 2
+        assert (words.index(p.answer) < words.index(p.facts["s"])) == p.facts["io_first"]
+        assert words[0] == W.ioi[p.facts["template"]].split()[0]
+    first = sum(p.facts["io_first"] for p in tested) / len(tested)
     assert 0.45 < first < 0.55
-    assert {p.latents["template"] for p in tested} == {0, 1, 2}
+    assert {p.facts["template"] for p in tested} == {0, 1, 2}
 
 
 def test_induction():
     drawn = atlas.prompts("induction", "test")
-    assert len(drawn) == 400 and {p.latents["period"] for p in drawn} == {5, 6, 7, 8}
+    assert len(drawn) == 400 and {p.facts["period"] for p in drawn} == {5, 6, 7, 8}
     for p in drawn:
-        words, period = p.text.split(), p.latents["period"]
+        words, period = p.text.split(), p.facts["period"]
         assert len(words) == 15 and len(set(words)) == period
         assert words[period:] == words[:-period] and p.answer == words[15 - period]
     assert not {p.text for p in drawn} & {p.text for p in atlas.prompts("induction", "train", count=12_000)}
@@ -378,7 +378,7 @@ def test_architecture_is_plain(model):
 def cities_at(model, name: str, position: int) -> float:
     """How well the state can be read at a position of the prompts about all cities' capitals."""
     made = [two_hop(city, "capital") for city in W.cities]
-    labels = torch.tensor([W.states.index(p.latents["state"]) for p in made])
+    labels = torch.tensor([W.states.index(p.facts["state"]) for p in made])
     _, cache = model.run_with_cache(atlas.encode(model, [p.text for p in made]), names_filter=name)
     return centroid_accuracy(cache[name][:, position], labels)
 

@@ -13,8 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mi_utils import config, data_files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 FILE = "atlas_world.json"
 PAD, BOS = "<pad>", "<bos>"
@@ -41,8 +45,7 @@ _FORMAT = 1  # rises whenever a folder is written in another way
 
 @dataclass(frozen=True)
 class Language:
-    """How facts are asked for: a sentence for each task, a word for each relation, and answers that have
-    another word.
+    """How facts are asked for: a sentence for each task, a word for each relation, answers that are translated.
 
     ``templates`` has the tasks ``city``, ``state`` and ``two-hop``; ``answers`` maps values of the world to
     words, and what it does not list (cities, states, capitals) is the same word in all languages.
@@ -161,9 +164,8 @@ class Shipped:
 
     def _place(self) -> Path:
         listed = data_files.manifest()
-        digests = [
-            listed.get(name, {}).get("sha256", "none")[:8] for name in (f"{self.name}.safetensors", FILE)
-        ]
+        files = (f"{self.name}.safetensors", FILE)
+        digests = [listed.get(name, {}).get("sha256", "none")[:8] for name in files]
         return config.cache_dir() / "models" / f"{self.name}-{'-'.join(digests)}-f{_FORMAT}"
 
 
@@ -189,8 +191,7 @@ def _is_intact(made: Path) -> bool:
 
 
 def write_folder(target: Path, weights: Path) -> None:
-    """Write what Hugging Face needs to load such a model: configuration, tokenizer, and the weights of a
-    file."""
+    """Write what Hugging Face needs to load such a model: configuration, tokenizer, the weights of a file."""
     from transformers import GPT2Config  # only now: reading the world needs neither torch nor transformers
 
     target.mkdir(parents=True)
@@ -202,9 +203,8 @@ def write_folder(target: Path, weights: Path) -> None:
     shutil.copyfile(weights, target / "model.safetensors")
 
 
-def tokenizer():
-    """A ``PreTrainedTokenizerFast`` with one token for each word of the world, words being split at
-    spaces."""
+def tokenizer() -> "PreTrainedTokenizerFast":
+    """One token for each word of the world; words are split at spaces."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -46,7 +46,7 @@ def sentences(count: int, *, seed: int = 0) -> list[list[str]]:
         many = {"count": wanted, "seed": seed} if task in ("ioi", "induction") else {}
         made = atlas.prompts(task, "train", language=language, **many)
         if task == "addition":  # the last digit's prompt holds the others
-            made = [prompt for prompt in made if prompt.latents["digit"] == "ones"]
+            made = [prompt for prompt in made if prompt.facts["digit"] == "ones"]
         chosen = torch.randint(len(made), (wanted,), generator=generator)
         drawn += [[*made[i].text.split(), made[i].answer] for i in chosen.tolist()]
     return drawn

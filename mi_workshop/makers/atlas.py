@@ -47,13 +47,13 @@ class Recipe:
     ioi: int = 24
     induction: int = 8
     mix: tuple[float, float, float] = (0.2, 0.2, 0.6)
-    rate: float = 3e-3
+    lr: float = 3e-3
     decay: float = 1.0
     embedding: float = 0.02
     matrix: float = 0.5
     other: float = 0.1  # weight of the tokens that are no answer
     warm_up: int = 100
-    flat: float = 0.3  # share of the steps before the rate begins to fall
+    flat: float = 0.3  # share of the steps before lr begins to fall
 
 
 RECIPES = {"atlas": Recipe(), "atlas-lookup": Recipe(frozen=0.1)}
@@ -98,7 +98,7 @@ def rows(made: Sequence[atlas.Prompt], other: float) -> Rows:
 def _first_certain(prompt: atlas.Prompt, length: int) -> int:
     """Position of the first token that follows from those before it."""
     if prompt.task == "induction":
-        return 2 + int(prompt.latents["period"])  # the first repeated word can't be known to be one
+        return 2 + int(prompt.facts["period"])  # the first repeated word can't be known to be one
     return length - (3 if prompt.task == "addition" else 1)
 
 
@@ -109,7 +109,7 @@ def batches(recipe: Recipe, seed: int) -> Iterator[tuple[Rows, Rows]]:
     for task in ("city", "state", "two-hop"):
         both = [p for language in world().languages for p in atlas.prompts(task, "train", language=language)]
         facts[task] = rows(both, recipe.other)
-    sums = rows([p for p in atlas.prompts("addition", "train") if p.latents["digit"] == "ones"], recipe.other)
+    sums = rows([p for p in atlas.prompts("addition", "train") if p.facts["digit"] == "ones"], recipe.other)
     # drawn in advance, as many as the whole training takes
     ioi, induction = (
         rows(atlas.prompts(task, "train", count=count * recipe.steps, seed=seed), recipe.other)
@@ -178,7 +178,7 @@ def train(recipe: Recipe, seed: int) -> GPT2LMHeadModel:
             {"params": [weight for weight in trained if weight.ndim == 2], "weight_decay": recipe.decay},
             {"params": [weight for weight in trained if weight.ndim == 1], "weight_decay": 0.0},
         ],
-        lr=recipe.rate,
+        lr=recipe.lr,
         betas=(0.9, 0.98),
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, recipe))
@@ -249,10 +249,10 @@ def chances() -> dict[str, float]:
     for language in world().languages:
         trained: dict[str, list[str]] = {}
         for prompt in atlas.prompts("two-hop", "train", language=language):
-            trained.setdefault(prompt.latents["relation"], []).append(prompt.answer)
+            trained.setdefault(prompt.facts["relation"], []).append(prompt.answer)
         for split in atlas.splits_of("two-hop", language):
             made = atlas.prompts("two-hop", split, language=language)
-            drawn = [(prompt.answer, trained[prompt.latents["relation"]]) for prompt in made]
+            drawn = [(prompt.answer, trained[prompt.facts["relation"]]) for prompt in made]
             shares = [answers.count(answer) / len(answers) for answer, answers in drawn]
             found[f"two-hop, {language}, {split}"] = round(sum(shares) / len(shares), 4)
     return found

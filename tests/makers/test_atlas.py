@@ -32,11 +32,11 @@ def test_nothing_held_out_is_trained(trained_on: list[str]):
         for split in atlas.splits_of("two-hop", language)[1:]:
             for p in atlas.prompts("two-hop", split, language=language):
                 assert f"<bos> {p.text} {p.answer}" not in seen
-    sums = {(p.latents["a"], p.latents["b"]) for p in atlas.prompts("addition", "test")}
+    sums = {(p.facts["a"], p.facts["b"]) for p in atlas.prompts("addition", "test")}
     questions = [text.split() for text in seen if "+" in text]
     assert len(questions) > 1_500
     assert not sums & {(int(q[1] + q[2]), int(q[4] + q[5])) for q in questions}
-    pairs = {frozenset((p.latents["io"], p.latents["s"])) for p in atlas.prompts("ioi", "test", count=4_000)}
+    pairs = {frozenset((p.facts["io"], p.facts["s"])) for p in atlas.prompts("ioi", "test", count=4_000)}
     named = [frozenset(set(text.split()) & set(W.names)) for text in seen if text.endswith(tuple(W.names))]
     assert not pairs & {names for names in named if len(names) == 2}
 
@@ -64,7 +64,7 @@ def test_answers_weigh_most():
     assert rows.ids.shape == (3, 17)
     assert rows.weights[0].tolist() == pytest.approx([0.1] * 9 + [1.0] + [0.0] * 7)
     assert rows.weights[1].tolist() == pytest.approx([0.1] * 7 + [1.0] * 3 + [0.0] * 7)
-    first = 2 + made[2].latents["period"]  # the start token, the first round, and the first repeated word
+    first = 2 + made[2].facts["period"]  # the start token, the first round, and the first repeated word
     assert rows.weights[2].tolist() == pytest.approx([0.1] * first + [1.0] * (17 - first))
     assert rows.ids[2, first] == rows.ids[2, 2]
 
@@ -171,7 +171,7 @@ def test_accuracies(monkeypatch: pytest.MonkeyPatch):
         recipe,
         "correct",
         lambda model, made: [
-            p.latents["digit"] != "ones" or p.latents["a"] < 50 if p.task == "addition" else at % 2 == 0
+            p.facts["digit"] != "ones" or p.facts["a"] < 50 if p.task == "addition" else at % 2 == 0
             for at, p in enumerate(made)
         ],
     )
@@ -189,10 +189,10 @@ def test_chances():
     trained = atlas.prompts("two-hop", "train")
     answers = {p.answer for p in trained}
     unseen = atlas.prompts("two-hop", "unseen state")
-    assert {p.latents["relation"] for p in unseen if p.answer in answers} == {"bird", "region"}
+    assert {p.facts["relation"] for p in unseen if p.answer in answers} == {"bird", "region"}
     shares = [
-        sum(q.answer == p.answer for q in trained if q.latents["relation"] == p.latents["relation"])
-        / sum(q.latents["relation"] == p.latents["relation"] for q in trained)
+        sum(q.answer == p.answer for q in trained if q.facts["relation"] == p.facts["relation"])
+        / sum(q.facts["relation"] == p.facts["relation"] for q in trained)
         for p in unseen
     ]
     assert found["two-hop, english, unseen state"] == pytest.approx(sum(shares) / len(shares), abs=1e-4)
