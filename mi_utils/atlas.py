@@ -96,8 +96,8 @@ def prompts(
     Args:
         task: one of these.
         split: a split of the task, see ``SPLITS``.
-        language: ``"english"``, or for questions about states ``"french"``, which has two relations (``capital``
-            and ``region``).
+        language: ``"english"``, or for questions about states ``"french"``, which has two relations
+            (``capital`` and ``region``).
         count: how many, drawn without replacement where the split is a list. By default all, or 400 where
             sentences are drawn (``ioi`` and ``induction``).
         seed: of the draw.

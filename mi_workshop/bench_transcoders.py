@@ -25,7 +25,7 @@ _GRAPH = """
 import resource, statistics, time, torch
 from mi_utils import atlas, attribution, graph_influence, local_model, models, prompts, shipped_transcoders
 model = models.load_model({model!r}, device="cpu")
-made = transcoders.shipped.load(model)
+made = transcoders.load_shipped(model)
 tokens = {tokens}
 def timed(work, times):
     taken = []
@@ -35,7 +35,7 @@ def timed(work, times):
         taken.append(time.perf_counter() - start)
     return statistics.median(taken[1:] or taken), found
 def build():
-    return graphs.attribution.build(graphs.local.build(model, made, tokens))
+    return graphs.attribution_graph(graphs.local_model(model, made, tokens))
 """
 _PEAK = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
 _DALLAS = 'atlas.encode(model, atlas.two_hop("Dallas", "capital").text)[0]'

@@ -10,95 +10,20 @@ Edges are found backwards, a batch of targets at a time: the target's encoder is
 at each MLP output its product with every source's decoder is an edge.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from mi_utils import models
-from mi_utils.graphs.graph import influence, normalised
+from mi_utils.graphs.graph import Graph, influence, normalised
 from mi_utils.graphs.local import LocalModel
 
 TARGETS = 256  # carried down the layers at once
 MOST_FEATURES = 2_000
 
 
-@dataclass(frozen=True)
-class Graph:
-    """An attribution graph of one prompt.
-
-    Nodes are in the order features, errors (by layer, then position), tokens, logits. ``adjacency[t, s]`` is
-    the signed direct effect of node ``s`` on node ``t``; ``bias`` what biases add to each target, which is no
-    node; ``left_out`` what features beyond the node cap add. ``features`` are (layer, position, index).
-    """
-
-    model: str
-    transcoders: str
-    prompt: tuple[str, ...]
-    token_ids: Int[Tensor, "pos"] = field(repr=False)
-    n_layers: int
-    features: Int[Tensor, "feature 3"] = field(repr=False)
-    activations: Float[Tensor, "feature"] = field(repr=False)
-    logits: Int[Tensor, "logit"]
-    probabilities: Float[Tensor, "logit"]
-    adjacency: Float[Tensor, "node node"] = field(repr=False)
-    bias: Float[Tensor, "node"] = field(repr=False)
-    left_out: Float[Tensor, "node"] = field(repr=False)
-    n_active: int = 0
-
-    def __repr__(self) -> str:
-        cut = f" of {self.n_active:,} active" if self.n_active > len(self.features) else ""
-        edges = int((self.adjacency != 0).sum())
-        return f"Graph({len(self.features):,} features{cut}, {self.n_nodes:,} nodes, {edges:,} edges, {self.model})"
-
-    @property
-    def n_features(self) -> int:
-        """Feature nodes."""
-        return len(self.features)
-
-    @property
-    def n_pos(self) -> int:
-        """Positions of the prompt."""
-        return len(self.prompt)
-
-    @property
-    def n_nodes(self) -> int:
-        """All nodes."""
-        return len(self.adjacency)
-
-    @property
-    def errors(self) -> slice:
-        """Where the error nodes are."""
-        return slice(self.n_features, self.n_features + self.n_layers * self.n_pos)
-
-    @property
-    def tokens(self) -> slice:
-        """Where the token nodes are."""
-        return slice(self.errors.stop, self.errors.stop + self.n_pos)
-
-    @property
-    def logit_nodes(self) -> slice:
-        """Where the logit nodes are."""
-        return slice(self.tokens.stop, self.n_nodes)
-
-    def node(self, layer: int, position: int, index: int) -> int:
-        """Number of a feature's node.
-
-        Raises:
-            ValueError: that feature has no node in this graph.
-        """
-        found = (self.features == torch.tensor([layer, position, index])).all(dim=1).nonzero()
-        if not len(found):
-            raise ValueError(
-                f"feature ({layer}, {position}, {index}) has no node in this graph; it may not be active"
-            )
-        return int(found[0])
-
-
 @torch.no_grad()
-def build(
+def attribution_graph(
     local: LocalModel,
     *,
     max_features: int = MOST_FEATURES,
@@ -114,7 +39,7 @@ def build(
     times all active.
 
     Args:
-        local: from ``graphs.local.build``.
+        local: from ``graphs.local_model``.
         max_features: feature nodes at most.
         logit_mass, max_logits: logit nodes are the likeliest tokens that hold this much probability, at most
             so many.
@@ -327,18 +252,3 @@ def check_sums(local: LocalModel, graph: Graph) -> tuple[float, float]:
     return float(off_features.max()) if len(off_features) else 0.0, float(
         (total[graph.logit_nodes] - wanted).abs().max()
     )
-
-
-def incoming(graph: Graph, node: int) -> Iterator[tuple[int, float]]:
-    """Nodes with an edge into a node and their direct effects, largest first.
-
-    Raises:
-        ValueError: no such node.
-    """
-    if not 0 <= node < graph.n_nodes:
-        raise ValueError(f"node is {node}; this graph has nodes 0 to {graph.n_nodes - 1}")
-    row = graph.adjacency[node]
-    for source in row.abs().argsort(descending=True).tolist():
-        if row[source] == 0:
-            return
-        yield source, float(row[source])

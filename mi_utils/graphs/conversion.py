@@ -21,8 +21,6 @@ from mi_utils.graphs.file import (
 )
 from mi_utils.graphs.graph import Pruned
 
-__all__ = ["GraphFile", "Link", "Node", "feature_node", "from_graph", "parse", "read", "write", "write_index"]
-
 INDEX = "graph-metadata.json"
 
 

@@ -6,15 +6,99 @@ reaches the logits from it over all paths, ``w (Â + Â² + ...)``, with the log
 graph has no cycles, so the sum ends. Pruning and scores follow circuit-tracer's ``graph.py``.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from mi_utils.graphs.attribution import Graph
+
+@dataclass(frozen=True)
+class Graph:
+    """An attribution graph of one prompt.
+
+    Nodes are in the order features, errors (by layer, then position), tokens, logits. ``adjacency[t, s]`` is
+    the signed direct effect of node ``s`` on node ``t``; ``bias`` what biases add to each target, which is no
+    node; ``left_out`` what features beyond the node cap add. ``features`` are (layer, position, index).
+    """
+
+    model: str
+    transcoders: str
+    prompt: tuple[str, ...]
+    token_ids: Int[Tensor, "pos"] = field(repr=False)
+    n_layers: int
+    features: Int[Tensor, "feature 3"] = field(repr=False)
+    activations: Float[Tensor, "feature"] = field(repr=False)
+    logits: Int[Tensor, "logit"]
+    probabilities: Float[Tensor, "logit"]
+    adjacency: Float[Tensor, "node node"] = field(repr=False)
+    bias: Float[Tensor, "node"] = field(repr=False)
+    left_out: Float[Tensor, "node"] = field(repr=False)
+    n_active: int = 0
+
+    def __repr__(self) -> str:
+        cut = f" of {self.n_active:,} active" if self.n_active > len(self.features) else ""
+        edges = int((self.adjacency != 0).sum())
+        return f"Graph({len(self.features):,} features{cut}, {self.n_nodes:,} nodes, {edges:,} edges, {self.model})"
+
+    @property
+    def n_features(self) -> int:
+        """Feature nodes."""
+        return len(self.features)
+
+    @property
+    def n_pos(self) -> int:
+        """Positions of the prompt."""
+        return len(self.prompt)
+
+    @property
+    def n_nodes(self) -> int:
+        """All nodes."""
+        return len(self.adjacency)
+
+    @property
+    def errors(self) -> slice:
+        """Where the error nodes are."""
+        return slice(self.n_features, self.n_features + self.n_layers * self.n_pos)
+
+    @property
+    def tokens(self) -> slice:
+        """Where the token nodes are."""
+        return slice(self.errors.stop, self.errors.stop + self.n_pos)
+
+    @property
+    def logit_nodes(self) -> slice:
+        """Where the logit nodes are."""
+        return slice(self.tokens.stop, self.n_nodes)
+
+    def node(self, layer: int, position: int, index: int) -> int:
+        """Number of a feature's node.
+
+        Raises:
+            ValueError: that feature has no node in this graph.
+        """
+        found = (self.features == torch.tensor([layer, position, index])).all(dim=1).nonzero()
+        if not len(found):
+            raise ValueError(
+                f"feature ({layer}, {position}, {index}) has no node in this graph; it may not be active"
+            )
+        return int(found[0])
+
+
+def incoming(graph: Graph, node: int) -> Iterator[tuple[int, float]]:
+    """Nodes with an edge into a node and their direct effects, largest first.
+
+    Raises:
+        ValueError: no such node.
+    """
+    if not 0 <= node < graph.n_nodes:
+        raise ValueError(f"node is {node}; this graph has nodes 0 to {graph.n_nodes - 1}")
+    row = graph.adjacency[node]
+    for source in row.abs().argsort(descending=True).tolist():
+        if row[source] == 0:
+            return
+        yield source, float(row[source])
 
 
 def normalised(adjacency: Float[Tensor, "target source"]) -> Float[Tensor, "target source"]:
@@ -41,13 +125,13 @@ def influence(edges: Float[Tensor, "node node"], weights: Float[Tensor, "node"])
     )
 
 
-def _weights(graph: "Graph") -> Tensor:
+def _weights(graph: Graph) -> Tensor:
     weights = torch.zeros(graph.n_nodes)
     weights[graph.logit_nodes] = graph.probabilities
     return weights
 
 
-def node_influence(graph: "Graph") -> Float[Tensor, "node"]:
+def node_influence(graph: Graph) -> Float[Tensor, "node"]:
     """Influence of every node on the logits, each logit weighing as much as its probability."""
     return influence(normalised(graph.adjacency), _weights(graph))
 
@@ -64,7 +148,7 @@ class Scores:
     completeness: float
 
 
-def scores(graph: "Graph") -> Scores:
+def scores(graph: Graph) -> Scores:
     """Replacement and completeness score of a graph; of the whole graph, before pruning."""
     edges, weights = normalised(graph.adjacency), _weights(graph)
     reach = influence(edges, weights)
@@ -82,7 +166,7 @@ class Pruned:
     at least as influential hold together, small for important nodes (graph files call this ``influence``).
     """
 
-    graph: "Graph"
+    graph: Graph
     nodes: Bool[Tensor, "node"] = field(repr=False)
     edges: Bool[Tensor, "node node"] = field(repr=False)
     influence: Float[Tensor, "node"] = field(repr=False)
@@ -97,7 +181,7 @@ class Pruned:
         )
 
 
-def prune(graph: "Graph", node_threshold: float = 0.8, edge_threshold: float = 0.98) -> Pruned:
+def prune(graph: Graph, node_threshold: float = 0.8, edge_threshold: float = 0.98) -> Pruned:
     """Keep the nodes, then the edges, that hold most of the influence.
 
     Tokens and logits always stay. A feature or error without an edge to something kept goes, and so does a
@@ -131,7 +215,7 @@ def _largest(values: Float[Tensor, "any"], share: float) -> Bool[Tensor, "any"]:
     return (values >= cut) & (values > 0)
 
 
-def _tidy(graph: "Graph", nodes: Tensor, edges: Tensor, always: Tensor) -> tuple[Tensor, Tensor]:
+def _tidy(graph: Graph, nodes: Tensor, edges: Tensor, always: Tensor) -> tuple[Tensor, Tensor]:
     is_feature = torch.arange(graph.n_nodes) < graph.n_features
     while True:
         edges = edges & nodes[:, None] & nodes[None]

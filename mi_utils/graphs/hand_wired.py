@@ -15,17 +15,14 @@ biases.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.transcoders.transcoders import Kind, Transcoders
-
-if TYPE_CHECKING:
-    from mi_utils.graphs.attribution import Graph
+from mi_utils.graphs.graph import Graph
+from mi_utils.transcoders.transcoders import TranscoderKind, Transcoders
 
 NAME = "hand-wired"
 CITIES = {
@@ -62,7 +59,7 @@ _DIM = {name: place for place, name in enumerate(_DIMS)}
 _CONTEXT = 8
 
 
-def build() -> TransformerBridge:
+def hand_wired_model() -> TransformerBridge:
     """The model, with its tokenizer (words split at spaces; ``atlas.encode`` puts ``<bos>`` in front)."""
     config = TransformerBridgeConfig(
         n_layers=2,
@@ -171,11 +168,13 @@ def _tokenizer():
 
 
 @torch.no_grad()
-def transcoders(model: TransformerBridge, *, kind: Kind = "plt", without: Sequence[str] = ()) -> Transcoders:
+def hand_wired_transcoders(
+    model: TransformerBridge, *, kind: TranscoderKind = "plt", without: Sequence[str] = ()
+) -> Transcoders:
     """Transcoders whose features are the model's neurons.
 
     Args:
-        model: from ``build``.
+        model: from ``hand_wired_model``.
         kind: ``plt``, or ``clt`` with decoders to later layers that write nothing.
         without: neurons to leave out, by their names in ``NEURONS``: what they write then becomes error.
 
@@ -201,7 +200,7 @@ def transcoders(model: TransformerBridge, *, kind: Kind = "plt", without: Sequen
     )
 
 
-def node_names(graph: "Graph") -> list[str]:
+def node_names(graph: Graph) -> list[str]:
     """What each node of a graph of this model stands for, such as ``Texas @ Dallas``."""
     words, layers = graph.prompt, range(graph.n_layers)
     features = [

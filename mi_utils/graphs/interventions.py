@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_utils import models
-from mi_utils.graphs.attribution import Graph
+from mi_utils.graphs.graph import Graph
 from mi_utils.graphs.local import LocalModel, Site, attend
 from mi_utils.graphs.qk import scores_of
 
@@ -89,7 +89,7 @@ def swap(
 
 
 @torch.no_grad()
-def run(
+def intervene(
     local: LocalModel,
     changes: Float[Tensor, "change layer pos d_model"],
     *,

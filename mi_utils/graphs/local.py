@@ -26,7 +26,7 @@ Site = tuple[int, int, int]  # layer, position, feature
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A prompt's local replacement model; ``build`` makes one.
+    """A prompt's local replacement model; ``local_model`` makes one.
 
     ``stream`` is what each block reads; ``mlp_in`` (after the norm) and ``mlp_out`` what its MLP reads and
     writes; ``features`` the transcoders' features, ``errors`` what they miss. ``logits`` are those of the
@@ -120,7 +120,7 @@ class LocalModel:
 
 
 @torch.no_grad()
-def build(model: TransformerBridge, transcoders: Transcoders, tokens: Int[Tensor, "pos"]) -> LocalModel:
+def local_model(model: TransformerBridge, transcoders: Transcoders, tokens: Int[Tensor, "pos"]) -> LocalModel:
     """Run a prompt once and freeze it.
 
     Args:
@@ -202,7 +202,7 @@ class LocalRun:
 
 
 @torch.no_grad()
-def run(
+def run_local(
     local: LocalModel,
     clamp: Mapping[Site, float | int] | None = None,
     *,

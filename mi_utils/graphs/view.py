@@ -6,10 +6,7 @@ ones dashed. The browser is plain JavaScript and SVG (``front/``); it asks nothi
 text from a graph only ever becomes text.
 """
 
-import base64
-import hashlib
 import html
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -20,13 +17,12 @@ import anywidget
 import traitlets
 
 from mi_utils import data_files
-from mi_utils.graphs.drawing import figure
 from mi_utils.graphs.file import GraphFile, show
 from mi_utils.graphs.layout import place
-
-__all__ = ["GraphBrowser", "export", "figure"]
+from mi_utils.plots import html
 
 Details = Mapping[str, str | Mapping[str, str]]
+_BODY = '<div class="mi-page"><h1>{{ title }}</h1><div id="graph"></div></div>'
 _SCRIPTS = ("state.js", "chart.js", "panel.js", "view.js")
 
 
@@ -159,28 +155,13 @@ def export(
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f"path is {str(path)!r}; it should be in a folder that exists")
-    content = _page(_start(graph_file, details), title or graph_file.metadata["prompt"])
-    return data_files.write(content.encode(errors="replace"), path)
-
-
-def _page(start: Mapping[str, Any], title: str) -> str:
-    script = f"\n{_front(*_SCRIPTS, 'page.js')}\n"
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    own = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-    data = json.dumps(start, allow_nan=False).replace(
-        "<", "\\u003c"
-    )  # no tag, no comment: it ends where it should
-    style = (
-        ":root { color-scheme: light dark; } body { margin: 0 auto; max-width: 1500px; padding: 10px 16px; "
+    heading = title or graph_file.metadata["prompt"]
+    content = html.page(
+        heading,
+        html.render(_BODY, title=heading),
+        script=f"\n{_front(*_SCRIPTS, 'page.js')}\n",
+        style=_front("page.css", "view.css"),
+        data={"graph-data": _start(graph_file, details)},
     )
-    style += "background: light-dark(#ffffff, #1c1c1c); color: light-dark(#1a1a1a, #e8e8e8); font-family: sans-serif; } "
-    style += "h1 { font-size: 18px; margin: 4px 0 8px; overflow-wrap: anywhere; white-space: pre-wrap; }"
-    return (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{own}; script-src \'sha256-{allowed}\'">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{style}\n{_front('view.css')}</style></head>"
-        f'<body class="mi-page"><h1>{html.escape(title)}</h1><div id="graph"></div>'
-        f'<script type="application/json" id="graph-data">{data}</script>'
-        f'<script type="module">{script}</script></body></html>'
-    )
+    # a lone surrogate, half of a character in a token, has no UTF-8
+    return data_files.write(content.encode("utf-8", errors="replace"), path)

@@ -45,7 +45,7 @@ _FORMAT = 1  # rises whenever a folder is written in another way
 
 @dataclass(frozen=True)
 class Language:
-    """How facts are asked for: a sentence for each task, a word for each relation, answers that are translated.
+    """How facts are asked for: a sentence for each task, words for relations and translated answers.
 
     ``templates`` has the tasks ``city``, ``state`` and ``two-hop``; ``answers`` maps values of the world to
     words, and what it does not list (cities, states, capitals) is the same word in all languages.

@@ -5,8 +5,9 @@ MLPs answer to what the transcoders write. The first position always keeps the m
 is the same for every text, and transcoders here are not trained on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -50,40 +51,34 @@ def run(
             f"transcoders is a tensor of shape {tuple(transcoders.shape)}; for mean ablation it should be "
             f"({model.cfg.n_layers}, {model.cfg.d_model})"
         )
-    chosen = (
-        range(model.cfg.n_layers)
-        if layers is None
-        else [models.check_layer(model, layer) for layer in layers]
-    )
+    every = range(model.cfg.n_layers)
+    chosen = every if layers is None else [models.check_layer(model, layer) for layer in layers]
     features: list[Tensor] = []
     inputs: dict[int, Tensor] = {}
 
-    def read(layer: int):
-        def hook(value: Tensor, hook) -> None:
-            inputs[layer] = value
-            if isinstance(transcoders, Transcoders):
-                features.append(transcoders.encode(value.to(transcoders.W_enc.dtype), layer))
-                if transcoders.kind == "plt" and layer > 0:
-                    features[layer - 1] = value.new_zeros(()).expand_as(
-                        features[-1]
-                    )  # no later layer reads it
+    def read(layer: int) -> Callable[[Tensor, Any], None]:
+        def hook(value: Tensor, hook: Any) -> None:
+            if not isinstance(transcoders, Transcoders):
+                return
+            inputs[layer] = value.to(transcoders.W_enc.dtype)
+            features.append(transcoders.encode(inputs[layer], layer))
+            if transcoders.kind == "plt" and layer > 0:  # no later layer reads it: free its memory
+                features[layer - 1] = value.new_zeros(()).expand_as(features[-1])
 
         return hook
 
-    def write(layer: int):
-        def hook(value: Tensor, hook) -> Tensor:
+    def write(layer: int) -> Callable[[Tensor, Any], Tensor]:
+        def hook(value: Tensor, hook: Any) -> Tensor:
             if isinstance(transcoders, Transcoders):
-                new = transcoders.output(features, layer, inputs[layer].to(transcoders.W_enc.dtype)).to(
-                    value.dtype
-                )
+                new = transcoders.output(features, layer, inputs[layer])
             else:
-                new = transcoders[layer].to(value.dtype).expand_as(value)
+                new = transcoders[layer].expand_as(value)
             kept = _kept(value, protect_massive)
-            return torch.where(kept[..., None], value, new)
+            return torch.where(kept[..., None], value, new.to(value.dtype))
 
         return hook
 
-    reads = [(f"blocks.{layer}.mlp.hook_in", read(layer)) for layer in range(model.cfg.n_layers)]
+    reads = [(f"blocks.{layer}.mlp.hook_in", read(layer)) for layer in every]
     writes = [(models.hook_name(model, "mlp_out", layer), write(layer)) for layer in chosen]
     with models.attached(model, reads + writes):
         return model(tokens)
@@ -91,7 +86,7 @@ def run(
 
 def _kept(output: Float[Tensor, "batch pos d_model"], protect_massive: bool) -> Bool[Tensor, "batch pos"]:
     """Positions that keep the MLP's own output."""
-    kept = torch.zeros(output.shape[:2], dtype=torch.bool)
+    kept = torch.zeros(output.shape[:2], dtype=torch.bool, device=output.device)
     if protect_massive:
         lengths = output.float().norm(dim=-1)
         kept = lengths > MASSIVE * lengths.median()
@@ -122,8 +117,13 @@ def compare(
     tokens: Int[Tensor, "batch pos"],
     where: Bool[Tensor, "batch pos"] | None = None,
 ) -> Comparison:
-    """Compare two sets of logits, at the positions that ``where`` names (by default all but the first and the
-    last).
+    """Compare two sets of logits.
+
+    Args:
+        logits: of the model.
+        replaced: of the replacement model.
+        tokens: what both have read.
+        where: the positions that count; by default all but the first and the last.
 
     Raises:
         ValueError: logits of different shapes, or no position.
@@ -138,16 +138,16 @@ def compare(
         where[:, 1:-1] = True
     if not where.any():
         raise ValueError("where names no position; it should name at least one")
-    own, other = logits[where].float().log_softmax(dim=-1), replaced[where].float().log_softmax(dim=-1)
+    own = logits[where].float().log_softmax(dim=-1)
+    other = replaced[where].float().log_softmax(dim=-1)
     same = own.argmax(dim=-1) == other.argmax(dim=-1)
-    kl = (own.exp() * (own - other)).sum(dim=-1).mean()
+    kl = F.kl_div(other, own, log_target=True, reduction="none").sum(dim=-1).mean()
     known = where[:, :-1] & torch.ones_like(tokens[:, 1:], dtype=torch.bool)
     following = tokens[:, 1:][known]
-    losses = [float("nan")] * 2
+    losses = [float("nan"), float("nan")]
     if len(following):
-        losses = [
-            F.cross_entropy(each[:, :-1][known].float(), following).item() for each in (logits, replaced)
-        ]
+        before = [each[:, :-1][known].float() for each in (logits, replaced)]
+        losses = [F.cross_entropy(each, following).item() for each in before]
     return Comparison(same.float().mean().item(), kl.item(), *losses, same)
 
 

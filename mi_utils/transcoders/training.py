@@ -15,7 +15,6 @@ as they are.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,97 +22,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mi_utils import sae
-from mi_utils.transcoders.transcoders import Kind, Transcoders
+from mi_utils.transcoders.scaling import Activations, Scaling, fit_scaling, no_scaling
+from mi_utils.transcoders.settings import TranscoderSettings
+from mi_utils.transcoders.transcoders import Transcoders
 
 _ROWS_FOR_RANK = 128  # tokens on which the threshold of a batch is found: a rank over all of them is slow
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to train.
+class TranscoderStep:
+    """What a step of training saw on its batch.
 
-    Attributes:
-        features: in each layer.
-        kind: ``clt`` or ``plt``.
-        sparsity: ``batchtopk`` or ``jumprelu``.
-        k: mean number of active features of a token in a layer (``batchtopk``). A CLT shares ``k`` times the
-            number of layers among its layers as it likes; a PLT has a budget for each layer.
-        penalty: λ above, reached over the first half (``jumprelu``); ``c`` is its sharpness.
-        skip: add a linear map, fitted by ridge regression before the features see anything.
-        steps: of Adam; ``lr`` its rate after ``warm_up`` steps, falling to zero over the last two fifths.
-        rank_by: what BatchTopK ranks: how much a feature writes (its value times the length of its decoders),
-            or its ``value`` alone, which favours features with short decoders.
-        anneal: BatchTopK begins with this many times ``k`` and comes down over the first quarter.
-        init: encoders that begin as inputs from the data, or as random directions.
-        resample: give features that no longer fire the inputs with the largest errors, in the first half.
-        normalise: centre and scale inputs and outputs by layer.
-        bandwidth: of the rectangle that stands for the derivative of a step (``jumprelu``).
-        precision: of the matrix products; bfloat16 is several times faster where the CPU knows it.
-        seed: of all that is drawn.
-
-    Raises:
-        ValueError: a number out of range.
+    ``fvu`` is the mean over layers of the squared error as a fraction of the outputs' variance in the sample
+    (1: no better than the mean output); without ``normalise`` it is the mean squared error of a dimension,
+    in squared units of the model. ``l0`` counts the active features of a token over all layers; ``dead`` is
+    the share of features that have not fired for some 150 steps.
     """
 
-    features: int
-    kind: Kind = "clt"
-    sparsity: Literal["batchtopk", "jumprelu"] = "batchtopk"
-    k: float | int = 8
-    penalty: float = 3e-3
-    c: float | int = 4
-    skip: bool = False
-    steps: int = 1_500
-    lr: float = 3e-3
-    warm_up: int = 50
-    rank_by: Literal["writes", "value"] = "writes"
-    anneal: float | int = 4
-    init: Literal["data", "random"] = "data"
-    resample: bool = True
-    normalise: bool = True
-    bandwidth: float = 0.5
-    precision: torch.dtype = torch.float32
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, known in (
-            ("kind", ("clt", "plt")),
-            ("sparsity", ("batchtopk", "jumprelu")),
-            ("init", ("data", "random")),
-            ("rank_by", ("writes", "value")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it should be {' or '.join(known)}")
-        for name in ("features", "k", "c", "steps", "lr", "bandwidth"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it should be above 0")
-        if self.k > self.features:
-            raise ValueError(
-                f"k is {self.k}; with {self.features} features in a layer it should be at most that"
-            )
-        if not (self.anneal >= 1 and self.penalty >= 0):
-            raise ValueError(
-                f"anneal is {self.anneal}, penalty {self.penalty}; they should be at least 1 and 0"
-            )
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a step of training saw: ``error`` is the mean over layers of the normalised squared error."""
-
     step: int
-    error: float
-    l0: float  # active features of a token, over all layers
-    dead: float  # share of features that have not fired for some 150 steps
-
-
-@dataclass
-class _Scaling:
-    """What is subtracted and divided by, each ``[layer, 1, d_model]`` or ``[layer, 1, 1]``."""
-
-    mean_x: Tensor
-    mean_y: Tensor
-    size_x: Tensor
-    size_y: Tensor
+    fvu: float
+    l0: float
+    dead: float
 
 
 class Trainer:
@@ -131,53 +60,46 @@ class Trainer:
 
     def __init__(
         self,
-        settings: Settings,
-        x: Float[Tensor, "layer token d_model"],
-        y: Float[Tensor, "layer token d_model"],
+        settings: TranscoderSettings,
+        x: Activations,
+        y: Activations,
         *,
         model: str = "",
     ) -> None:
         if x.shape != y.shape or x.shape[1] < 2:
-            raise ValueError(
-                f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}; they should agree, with 2 "
-                "tokens or more"
-            )
+            shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+            raise ValueError(f"x and y have shapes {shapes}; they should agree, with 2 tokens or more")
         if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
             raise ValueError("x or y holds values that are not finite (NaN or infinity)")
-        self.settings, self.model = settings, model
+        self.settings = settings
+        self.model = model
         self.n_layers, _, self.d_model = x.shape
+        self.scaling = fit_scaling(x.float(), y.float()) if settings.normalise else no_scaling(x.float())
         self._generator = torch.Generator().manual_seed(settings.seed)
-        self._scaling = _scaling(x.float(), y.float(), settings.normalise)
         self._done = 0
-        self._begin(*self._scaled(x, y))
+        self._begin(*self.scaling.apply(x, y))
 
     # -- the parameters, in normalised units ------------------------------------------------------------
 
-    def _begin(self, x: Tensor, y: Tensor) -> None:
-        s, n, d = self.settings, self.n_layers, self.d_model
-        self.W_skip = [_ridge(x[i], y[i]) for i in range(n)] if s.skip else None
-        rest = [y[i] - x[i] @ self.W_skip[i] for i in range(n)] if s.skip else list(y)
-        self.W_enc, self.b_enc, self.W_dec, self.b_dec = [], [], [], []
+    def _begin(self, x: Activations, y: Activations) -> None:
+        """Starting points of all parameters, and the optimiser."""
+        s, n = self.settings, self.n_layers
+        self.W_skip: list[Tensor] | None = None
+        rest = list(y)  # what is left for the features to explain
+        if s.skip:
+            self.W_skip = [_ridge(x[layer], y[layer]) for layer in range(n)]
+            rest = [y[layer] - x[layer] @ self.W_skip[layer] for layer in range(n)]
+        self.W_enc, self.W_dec = [], []
         for layer in range(n):
-            sources = layer + 1 if s.kind == "clt" else 1
-            decoder = torch.zeros(sources * s.features, d)
-            noise = F.normalize(torch.randn(s.features, d, generator=self._generator), dim=-1)
-            if s.init == "data":
-                chosen = torch.randint(x.shape[1], (s.features,), generator=self._generator)
-                direction = F.normalize(F.normalize(x[layer][chosen], dim=-1) + 0.2 * noise, dim=-1)
-                decoder[-s.features :] = 0.1 * F.normalize(rest[layer][chosen], dim=-1)
-            else:
-                direction = noise
-                decoder.uniform_(-1, 1, generator=self._generator).mul_(1 / math.sqrt(n * d))
-            self.W_enc.append(direction.T.contiguous())
-            self.b_enc.append(torch.zeros(s.features))
+            encoder, decoder = self._start(layer, x[layer], rest[layer])
+            self.W_enc.append(encoder)
             self.W_dec.append(decoder)
-            self.b_dec.append(torch.zeros(d))
+        self.b_enc = [torch.zeros(s.features) for _ in range(n)]
+        self.b_dec = [torch.zeros(self.d_model) for _ in range(n)]
         self.log_threshold = [torch.full((s.features,), math.log(0.1)) for _ in range(n)]
         self.thresholds: Tensor | None = None  # of BatchTopK, a running mean
         self._fired = torch.ones(n, s.features)
-        learned = self.W_enc + self.b_enc + self.W_dec + self.b_dec
-        groups = [{"params": learned, "scale": 1.0}]
+        groups = [{"params": self.W_enc + self.b_enc + self.W_dec + self.b_dec, "scale": 1.0}]
         if s.sparsity == "jumprelu":
             groups.append({"params": self.log_threshold, "scale": 1.0})
         if self.W_skip is not None:
@@ -187,29 +109,38 @@ class Trainer:
                 parameter.requires_grad_(True)
         self._optimiser = torch.optim.Adam(groups, lr=s.lr, betas=(0.9, 0.99), fused=True)
 
-    def _scaled(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        scaling = self._scaling
-        return (x.float() - scaling.mean_x) / scaling.size_x, (y.float() - scaling.mean_y) / scaling.size_y
+    def _start(self, layer: int, x: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder [d_model, feature] of a layer, and all decoders that write to it [source * feature, d_model]."""
+        s = self.settings
+        sources = layer + 1 if s.kind == "clt" else 1
+        decoder = torch.zeros(sources * s.features, self.d_model)
+        noise = F.normalize(torch.randn(s.features, self.d_model, generator=self._generator), dim=-1)
+        if s.init == "random":
+            bound = 1 / math.sqrt(self.n_layers * self.d_model)
+            decoder.uniform_(-1, 1, generator=self._generator).mul_(bound)
+            return noise.T.contiguous(), decoder
+        chosen = torch.randint(len(x), (s.features,), generator=self._generator)
+        direction = F.normalize(F.normalize(x[chosen], dim=-1) + 0.2 * noise, dim=-1)
+        decoder[-s.features :] = 0.1 * F.normalize(rest[chosen], dim=-1)
+        return direction.T.contiguous(), decoder
 
     # -- a step -----------------------------------------------------------------------------------------
 
     @torch.enable_grad()
-    def step(self, x: Float[Tensor, "layer token d_model"], y: Float[Tensor, "layer token d_model"]) -> Step:
+    def step(self, x: Activations, y: Activations) -> TranscoderStep:
         """One step of Adam on a batch of tokens.
 
         Raises:
-            FloatingPointError: the loss is not finite; the rate may be too high.
+            FloatingPointError: the loss is not finite; lr may be too high.
         """
-        s, progress = self.settings, self._done / self.settings.steps
-        rate = s.lr * min(1, (self._done + 1) / max(1, s.warm_up)) * min(1, max(0.02, (1 - progress) / 0.4))
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate * group["scale"]
-        x, y = self._scaled(x, y)
-        features, thin = self._features(x, progress)
-        outputs = [self._output(features, x, layer) for layer in range(self.n_layers)]
-        errors = [y[layer] - outputs[layer] for layer in range(self.n_layers)]
+        s = self.settings
+        progress = self._done / s.steps
+        self._set_rate(progress)
+        x, y = self.scaling.apply(x, y)
+        features, penalty = self._features(x, progress)
+        errors = [y[layer] - self._output(features, x, layer) for layer in range(self.n_layers)]
         squared = torch.stack([error.square().sum(dim=-1).mean() for error in errors]) / self.d_model
-        loss = squared.sum() + (thin if thin is not None else 0)
+        loss = squared.sum() if penalty is None else squared.sum() + penalty
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is not finite at step {self._done}; try a smaller lr than {s.lr}"
@@ -223,17 +154,23 @@ class Trainer:
         if s.resample and self._done % 100 == 0 and progress < 0.5:
             self._resample(dead, x, [error.detach() for error in errors])
         l0 = sum(a.sum().item() for a in active) / x.shape[1]
-        return Step(self._done, squared.mean().item(), l0, dead.float().mean().item())
+        return TranscoderStep(self._done, squared.mean().item(), l0, dead.float().mean().item())
+
+    def _set_rate(self, progress: float) -> None:
+        """The learning rate of this step: it rises over the warm-up and falls over the last two fifths."""
+        s = self.settings
+        rising = min(1, (self._done + 1) / max(1, s.warm_up))
+        falling = min(1, max(0.02, (1 - progress) / 0.4))
+        for group in self._optimiser.param_groups:
+            group["lr"] = s.lr * rising * falling * group["scale"]
 
     def _features(self, x: Tensor, progress: float) -> tuple[list[Tensor], Tensor | None]:
         """Features of every layer, and the penalty on them where sparsity is paid for."""
-        pre = [
-            _product(x[i], self.W_enc[i], self.settings.precision) + self.b_enc[i]
-            for i in range(self.n_layers)
-        ]
+        layers, precision = range(self.n_layers), self.settings.precision
+        pre = [_product(x[layer], self.W_enc[layer], precision) + self.b_enc[layer] for layer in layers]
         if self.settings.sparsity == "jumprelu":
             return self._jump(pre, progress)
-        lengths = [self._ranking(layer) for layer in range(self.n_layers)]
+        lengths = [self._ranking(layer) for layer in layers]
         cuts = self._cuts([p.detach() * length for p, length in zip(pre, lengths, strict=True)], progress)
         return [p * (p * length > cut) for p, length, cut in zip(pre, lengths, cuts, strict=True)], None
 
@@ -313,7 +250,7 @@ class Trainer:
         kept = {"done": torch.tensor(self._done), "fired": self._fired, "draws": self._generator.get_state()}
         if self.thresholds is not None:
             kept["thresholds"] = self.thresholds
-        for name, value in vars(self._scaling).items():
+        for name, value in vars(self.scaling).items():
             kept[f"scaling.{name}"] = value
         for i, parameter in enumerate(self._parameters()):
             kept[f"parameter.{i}"] = parameter.detach()
@@ -327,7 +264,7 @@ class Trainer:
         self._done, self._fired = int(kept["done"]), kept["fired"].clone()
         self._generator.set_state(kept["draws"])
         self.thresholds = kept["thresholds"].clone() if "thresholds" in kept else None
-        self._scaling = _Scaling(*(kept[f"scaling.{name}"] for name in vars(self._scaling)))
+        self.scaling = Scaling(*(kept[f"scaling.{name}"] for name in vars(self.scaling)))
         for i, parameter in enumerate(self._parameters()):
             parameter.copy_(kept[f"parameter.{i}"])
             if f"step.{i}" not in kept:  # taken before the first step
@@ -350,51 +287,51 @@ class Trainer:
         """
         if not self._done:
             raise ValueError("no step was made yet; there is nothing to return")
-        f, n, s = self.settings.features, self.n_layers, self._scaling
+        layers, scaling = range(self.n_layers), self.scaling
         if self.settings.sparsity == "jumprelu":
             threshold = torch.stack(self.log_threshold).exp()
         else:
-            threshold = torch.stack([self.thresholds[i] / self._ranking(i) for i in range(n)])
-        W_enc = torch.stack(self.W_enc) / s.size_x
-        b_enc = torch.stack(self.b_enc) - (s.mean_x @ W_enc)[:, 0]
-        b_dec = torch.stack(self.b_dec) * s.size_y[:, 0] + s.mean_y[:, 0]
-        W_skip = None
-        if self.W_skip is not None:
-            W_skip = torch.stack(self.W_skip) * s.size_y / s.size_x
-            b_dec = b_dec - (s.mean_x @ W_skip)[:, 0]
-        clt = self.settings.kind == "clt"
-        blocks = [(self.W_dec[i] * s.size_y[i, 0]).view(-1, f, self.d_model) for i in range(n)]  # by target
-        W_dec = tuple(
-            torch.stack([blocks[target][source] for target in range(source, n)]) if clt else blocks[source]
-            for source in range(n)
-        )
+            threshold = torch.stack([self.thresholds[layer] / self._ranking(layer) for layer in layers])
+        W_enc, b_enc = scaling.encoders(torch.stack(self.W_enc), torch.stack(self.b_enc))
+        W_skip = None if self.W_skip is None else scaling.skip(torch.stack(self.W_skip))
         return Transcoders(
-            W_enc,
-            b_enc,
-            threshold.clone(),
-            tuple(w.clone() for w in W_dec),
-            b_dec,
-            W_skip,
-            self.settings.kind,
-            self.model,
+            W_enc=W_enc,
+            b_enc=b_enc,
+            threshold=threshold.clone(),
+            W_dec=self._decoders_by_source(),
+            b_dec=scaling.output_bias(torch.stack(self.b_dec), W_skip),
+            W_skip=W_skip,
+            kind=self.settings.kind,
+            model=self.model,
+        )
+
+    def _decoders_by_source(self) -> tuple[Tensor, ...]:
+        """Decoders in the model's units, [target, feature, d_model] for each source; training has them by target."""
+        f, layers = self.settings.features, range(self.n_layers)
+        written = [(self.W_dec[i] * self.scaling.size_y[i, 0]).view(-1, f, self.d_model) for i in layers]
+        if self.settings.kind == "plt":
+            return tuple(blocks.clone() for blocks in written)
+        return tuple(
+            torch.stack([written[target][source] for target in range(source, self.n_layers)])
+            for source in layers
         )
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedTranscoders:
     """Transcoders and the steps that led to them."""
 
     transcoders: Transcoders
-    history: list[Step] = field(repr=False)
+    history: list[TranscoderStep] = field(repr=False)
 
 
 def train(
-    settings: Settings,
-    sample: tuple[Float[Tensor, "layer token d_model"], Float[Tensor, "layer token d_model"]],
+    settings: TranscoderSettings,
+    sample: tuple[Activations, Activations],
     batches: Iterable[tuple[Float[Tensor, "layer _ d_model"], Float[Tensor, "layer _ d_model"]]],
     *,
     model: str = "",
-) -> Trained:
+) -> TrainedTranscoders:
     """Train transcoders on batches of what MLPs read and write.
 
     Args:
@@ -411,19 +348,11 @@ def train(
     history = [trainer.step(x, y) for _, (x, y) in zip(range(settings.steps), batches, strict=False)]
     if len(history) < settings.steps:
         raise ValueError(f"batches ended after {len(history)} steps; settings asks for {settings.steps}")
-    return Trained(trainer.result(), history)
+    return TrainedTranscoders(trainer.result(), history)
 
 
-def _scaling(x: Tensor, y: Tensor, normalise: bool) -> _Scaling:
-    if not normalise:
-        nothing, one = torch.zeros(len(x), 1, x.shape[-1]), torch.ones(len(x), 1, 1)
-        return _Scaling(nothing, nothing, one, one)
-    mean_x, mean_y = x.mean(dim=1, keepdim=True), y.mean(dim=1, keepdim=True)
-    sizes = [(v - m).square().mean(dim=(1, 2), keepdim=True).sqrt() for v, m in ((x, mean_x), (y, mean_y))]
-    return _Scaling(mean_x, mean_y, *(size.clamp(min=1e-6) for size in sizes))
-
-
-def _ridge(x: Tensor, y: Tensor) -> Tensor:
+def _ridge(x: Float[Tensor, "token d_model"], y: Float[Tensor, "token d_model"]) -> Tensor:
+    """The linear map [d_model, d_model] from inputs to outputs, by ridge regression in double precision."""
     gram = (x.T @ x).double() + 1e-3 * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
     found = torch.linalg.solve(gram, (x.T @ y).double())  # by columns; Adam's moments are kept by rows
     return found.float().contiguous()

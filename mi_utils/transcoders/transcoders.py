@@ -12,21 +12,15 @@ al. 2025) a linear map of the MLP's input is added, and the features have only t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import data_files
-
-Kind = Literal["clt", "plt"]
-_FORMAT = "mi_utils transcoders 1"
+TranscoderKind = Literal["clt", "plt"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class Transcoders:
     W_dec: tuple[Float[Tensor, "_ feature d_model"], ...] = field(repr=False)
     b_dec: Float[Tensor, "layer d_model"] = field(repr=False)
     W_skip: Float[Tensor, "layer d_model d_model"] | None = field(default=None, repr=False)
-    kind: Kind = "clt"
+    kind: TranscoderKind = "clt"
     model: str = ""
 
     def __post_init__(self) -> None:
@@ -118,8 +112,7 @@ class Transcoders:
         return self.W_dec[source][target - source]
 
     def decoder_norms(self) -> Float[Tensor, "layer feature"]:
-        """Length of each feature's decoders taken together: the size of what it writes when its value is
-        1."""
+        """Length of each feature's decoders taken together: the size of what it writes at a value of 1."""
         return torch.stack([decoder.square().sum(dim=(0, 2)).sqrt() for decoder in self.W_dec])
 
     def pre_activations(
@@ -168,6 +161,13 @@ class Transcoders:
             raise ValueError("x is missing; transcoders with a skip need what the MLP reads")
         return total + x @ self.W_skip[layer]
 
+    def to(self, device: str | torch.device) -> "Transcoders":
+        """The same on another device."""
+        names = ("W_enc", "b_enc", "threshold", "b_dec", "W_skip")
+        given = {name: getattr(self, name) for name in names}
+        moved = {name: value.to(device) for name, value in given.items() if value is not None}
+        return replace(self, W_dec=tuple(decoder.to(device) for decoder in self.W_dec), **moved)
+
     def check_feature(self, layer: int, index: int) -> None:
         """Raises ``ValueError`` unless there is such a feature."""
         if isinstance(layer, bool) or not 0 <= layer < self.n_layers:
@@ -181,9 +181,9 @@ class Transcoders:
 def mlp_names(model: TransformerBridge) -> list[str]:
     """Hook points of what each MLP reads, after its norm, and then of what each writes."""
     layers = range(model.cfg.n_layers)
-    return [f"blocks.{layer}.mlp.hook_in" for layer in layers] + [
-        f"blocks.{layer}.hook_mlp_out" for layer in layers
-    ]
+    reads = [f"blocks.{layer}.mlp.hook_in" for layer in layers]
+    writes = [f"blocks.{layer}.hook_mlp_out" for layer in layers]
+    return reads + writes
 
 
 def check_fits(model: TransformerBridge, transcoders: Transcoders) -> None:
@@ -200,30 +200,23 @@ def check_fits(model: TransformerBridge, transcoders: Transcoders) -> None:
 def skip_alone(transcoders: Transcoders) -> Transcoders:
     """The same with every feature switched off: what the skip and the biases do by themselves."""
     never = torch.full_like(transcoders.threshold, torch.finfo(torch.float32).max)
-    return Transcoders(
-        transcoders.W_enc,
-        transcoders.b_enc,
-        never,
-        transcoders.W_dec,
-        transcoders.b_dec,
-        transcoders.W_skip,
-        transcoders.kind,
-        transcoders.model,
-    )
+    return replace(transcoders, threshold=never)
 
 
 # ------------------------------------------------------------------ how well they do
 
 
 @dataclass(frozen=True)
-class Fit:
+class TranscoderFit:
     """How transcoders do on inputs and outputs of the model's own MLPs.
 
-    ``nmse`` [layer] is |y - ŷ|² over |y - mean|², each summed over tokens; ``l0`` [layer] the mean number of
-    active features of a token; ``density`` [layer, feature] the share of tokens on which each is active.
+    ``fvu`` [layer] is the fraction of variance unexplained, |y - ŷ|² over |y - mean|², each summed over tokens
+    (0: all is explained; 1: no better than the mean output; papers on transcoders call it normalised MSE).
+    ``l0`` [layer] is the mean number of active features of a token; ``density`` [layer, feature] the share of
+    tokens on which each is active.
     """
 
-    nmse: Float[Tensor, "layer"]
+    fvu: Float[Tensor, "layer"]
     l0: Float[Tensor, "layer"]
     density: Float[Tensor, "layer feature"]
 
@@ -236,7 +229,7 @@ class Fit:
 @torch.no_grad()
 def evaluate(
     transcoders: Transcoders, x: Float[Tensor, "layer token d_model"], y: Float[Tensor, "layer token d_model"]
-) -> Fit:
+) -> TranscoderFit:
     """Reconstruction and sparsity on what the model's own MLPs read (``x``) and write (``y``).
 
     Raises:
@@ -246,10 +239,9 @@ def evaluate(
     if x.shape != y.shape or len(x) != transcoders.n_layers or x.shape[1] < 2:
         raise ValueError(
             f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}; both should be "
-            f"[{transcoders.n_layers}, at "
-            f"least 2 tokens, {transcoders.d_model}]"
+            f"[{transcoders.n_layers}, at least 2 tokens, {transcoders.d_model}]"
         )
-    features, nmse = [], []
+    features, fvu = [], []
     for layer in range(transcoders.n_layers):
         inputs, wanted = x[layer].float(), y[layer].float()
         features.append(transcoders.encode(inputs, layer))
@@ -259,76 +251,6 @@ def evaluate(
             raise ValueError(
                 f"y is the same for all tokens in layer {layer}; there is no variance to explain"
             )
-        nmse.append(error.square().sum() / total)
+        fvu.append(error.square().sum() / total)
     density = torch.stack([(a > 0).float().mean(dim=0) for a in features])
-    return Fit(torch.stack(nmse), density.sum(dim=1), density)
-
-
-# ------------------------------------------------------------------ files
-
-
-def save(transcoders: Transcoders, file: str | Path, *, bits: Literal[8, 16] = 16) -> Path:
-    """Write transcoders as safetensors.
-
-    Args:
-        transcoders: what to write.
-        file: where.
-        bits: 16 for fp16; 8 for whole numbers with an fp16 scale for each feature (in the skip: each output).
-
-    Raises:
-        ValueError: another number of bits, or values too large for fp16 (above 65,504).
-    """
-    if bits not in (8, 16):
-        raise ValueError(f"bits is {bits}; it should be 8 or 16")
-    tensors = {name: getattr(transcoders, name).half() for name in ("b_enc", "threshold", "b_dec")}
-    matrices = {"W_enc": (transcoders.W_enc, -2)} | {
-        f"W_dec.{i}": (w, -1) for i, w in enumerate(transcoders.W_dec)
-    }
-    if transcoders.W_skip is not None:
-        matrices["W_skip"] = (transcoders.W_skip, -2)
-    for name, (matrix, summed) in matrices.items():
-        if bits == 16:
-            tensors[name] = matrix.half()
-        else:
-            scale = (matrix.abs().amax(dim=summed, keepdim=True) / 127).half().float().clamp_min(6e-8)
-            tensors[name] = (matrix / scale).round().clamp(-127, 127).to(torch.int8)
-            tensors[f"{name}.scale"] = scale.half()
-    for name, stored in tensors.items():
-        if stored.is_floating_point() and not torch.isfinite(stored).all():
-            raise ValueError(
-                f"{name} holds values above 65,504, which fp16 can't hold; they should be smaller"
-            )
-    about = {"format": _FORMAT, "kind": transcoders.kind, "model": transcoders.model}
-    file = Path(file)
-    with data_files.staged(file) as new:
-        save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, new, about)
-    return file
-
-
-def load(file: str | Path) -> Transcoders:
-    """Read transcoders that ``save`` wrote, in float32.
-
-    Raises:
-        ValueError: no such file, or one that does not hold transcoders.
-    """
-    try:
-        with safe_open(file, "pt") as stored:
-            about = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise ValueError(f"file is {str(file)!r}; there is no such file") from None
-    except (SafetensorError, OSError):
-        raise ValueError(f"file is {str(file)!r}, which does not hold transcoders") from None
-    if about.get("format") != _FORMAT:
-        raise ValueError(f"file is {str(file)!r}, which does not hold transcoders of this project's format")
-    for name in [name for name in tensors if name.endswith(".scale")]:
-        tensors[name.removesuffix(".scale")] *= tensors.pop(name)
-    try:
-        return Transcoders(
-            W_dec=tuple(tensors.pop(f"W_dec.{layer}") for layer in range(len(tensors["W_enc"]))),
-            kind=about["kind"],
-            model=about["model"],
-            **tensors,
-        )
-    except (KeyError, TypeError):
-        raise ValueError(f"file is {str(file)!r}, whose transcoders lack a part") from None
+    return TranscoderFit(torch.stack(fvu), density.sum(dim=1), density)

@@ -16,28 +16,29 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import atlas, config, data_files, harvest, models, transcoders
 from mi_utils.models.run import attached, hook_name
+from mi_utils.transcoders.settings import TranscoderSettings
 from mi_utils.transcoders.shipped import FILES
-from mi_utils.transcoders.training import Settings, train
+from mi_utils.transcoders.training import train
 from mi_utils.transcoders.transcoders import Transcoders
 from mi_workshop.cli import say
 
 COMMAND = "python -m mi_workshop.makers.atlas_transcoders"
 TABLE = "transcoders_pareto.json"
 SENTENCES, SAMPLE = 12_000, 20_000  # training sentences; tokens from which a training starts
-SHIPPED = Settings(features=512, kind="clt", k=6, steps=8_000, seed=0)
+SHIPPED = TranscoderSettings(features=512, kind="clt", k=6, steps=8_000, seed=0)
 POINT = replace(SHIPPED, steps=1_500)  # of the table: what a notebook can train
 KINDS = {
     "clt": {"kind": "clt"},
     "plt": {"kind": "plt"},
-    "plt, equal parameters": {
-        "kind": "plt",
-        "features": 896,
-    },  # a CLT of 4 layers has 3.5 blocks a feature, a PLT 2
+    # a CLT of 4 layers has 3.5 blocks a feature, a PLT 2
+    "plt, equal parameters": {"kind": "plt", "features": 896},
 }
 KS, SEEDS = (3, 6, 12), (0, 1, 2)
 
 
-def trained(model: TransformerBridge, settings: Settings, data: tuple[Tensor, Tensor]) -> Transcoders:
+def trained(
+    model: TransformerBridge, settings: TranscoderSettings, data: tuple[Tensor, Tensor]
+) -> Transcoders:
     """Transcoders with these settings, from the cache where they were trained before."""
     folder = config.cache_dir() / "atlas_transcoders_recipe"
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def trained(model: TransformerBridge, settings: Settings, data: tuple[Tensor, Te
         sample = (x[:, :SAMPLE], y[:, :SAMPLE])
         done = train(settings, sample, transcoders.batches(x, y, seed=s.seed), model=model.cfg.model_name)
         transcoders.save(done.transcoders, file)
-    return transcoders.transcoders.load(file)
+    return transcoders.load(file)
 
 
 def agreement(model: TransformerBridge, run) -> dict[str, float]:
@@ -70,18 +71,19 @@ def measured(model: TransformerBridge, made: Transcoders, test: tuple[Tensor, Te
     """A row of the table."""
     fit = transcoders.evaluate(made, *test)
     by_task = agreement(model, lambda tokens: transcoders.run(model, made, tokens))
-    return _row(by_task, fit.l0.sum().item(), fit.nmse) | {
+    return _row(by_task, fit.l0.sum().item(), fit.fvu) | {
         "parameters": made.n_parameters,
         "dead": round(fit.dead, 3),
     }
 
 
-def _row(by_task: dict[str, float], l0: float, nmse: Tensor) -> dict:
+def _row(by_task: dict[str, float], l0: float, fvu: Tensor) -> dict:
+    """In the file the fraction of variance unexplained is called ``nmse``."""
     kl = by_task.pop("kl")
     return {
         "l0": round(l0, 2),
-        "nmse": round(nmse.mean().item(), 4),
-        "nmse_by_layer": [round(value, 4) for value in nmse.tolist()],
+        "nmse": round(fvu.mean().item(), 4),
+        "nmse_by_layer": [round(value, 4) for value in fvu.tolist()],
         "agreement": round(sum(by_task.values()) / len(by_task), 4),
         "kl": round(kl, 4),
         "agreement_by_task": {task: round(value, 4) for task, value in by_task.items()},
@@ -96,13 +98,12 @@ def neurons(model: TransformerBridge, k: int, data: tuple[Tensor, Tensor], texts
     lengths = torch.stack([block.mlp.W_out.detach().norm(dim=-1) for block in model.blocks])
     posts = _posts(model, texts, names)
     means = posts.mean(dim=1)
-    nmse = []
+    fvu = []
     for layer, block in enumerate(model.blocks):
-        missed = (
-            posts[layer] - _strongest(posts[layer], means[layer], lengths[layer], k)
-        ) @ block.mlp.W_out.detach()
+        left = posts[layer] - _strongest(posts[layer], means[layer], lengths[layer], k)
+        missed = left @ block.mlp.W_out.detach()
         wanted = data[1][layer]
-        nmse.append(missed.square().sum() / (wanted - wanted.mean(dim=0)).square().sum())
+        fvu.append(missed.square().sum() / (wanted - wanted.mean(dim=0)).square().sum())
 
     def run(tokens: Tensor) -> Tensor:
         def hook(layer: int):
@@ -116,7 +117,7 @@ def neurons(model: TransformerBridge, k: int, data: tuple[Tensor, Tensor], texts
         with attached(model, [(names[layer], hook(layer)) for layer in range(n)]):
             return model(tokens)
 
-    row = _row(agreement(model, run), float(n * k), torch.stack(nmse))
+    row = _row(agreement(model, run), float(n * k), torch.stack(fvu))
     return row | {
         "kind": "neurons",
         "features": lengths.shape[1],

@@ -17,23 +17,21 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import config, corpus, data_files, harvest, models, transcoders
-from mi_utils.transcoders.training import Settings, Trainer
+from mi_utils.transcoders.settings import TranscoderSettings
+from mi_utils.transcoders.training import Trainer
 from mi_workshop.cli import say
 
 COMMAND = "python -m mi_workshop.makers.transcoders"
 FILE = "transcoders_smollm2-135m.safetensors"
-LENGTH, PIECE, PIECES, PASSES, BATCH = (
-    128,
-    256,
-    34,
-    2,
-    512,
-)  # tokens; contexts; pieces of text; times; tokens in a step
-STEPS_A_PASS = (
-    60  # a piece has some 31,900 ordinary tokens: 62 batches, and a few less where more are massive
-)
+LENGTH = 128  # tokens of a context
+PIECE = 256  # contexts in memory at once: a piece of text
+PIECES = 34
+PASSES = 2  # over each piece
+BATCH = 512  # tokens of a step
+# a piece has some 31,900 ordinary tokens: 62 batches, and a few less where more tokens are massive
+STEPS_A_PASS = 60
 SAVE_EVERY = 6  # pieces
-SETTINGS = Settings(
+SETTINGS = TranscoderSettings(
     features=736,  # with 8 bits a weight and the skip, the file stays under 36 MB
     kind="plt",
     k=32,
@@ -86,7 +84,7 @@ def train() -> transcoders.Transcoders:
                 trainer.restore(kept)
         for step in batches(x, y, SETTINGS.seed + number):
             last = trainer.step(*step)
-        say(f"piece {number + 1} of {PIECES}: error {last.error:.3f}, L0 {last.l0:.0f}, dead {last.dead:.1%}")
+        say(f"piece {number + 1} of {PIECES}: FVU {last.fvu:.3f}, L0 {last.l0:.0f}, dead {last.dead:.1%}")
         if (number + 1) % SAVE_EVERY == 0 or number + 1 == PIECES:
             with data_files.staged(stored) as new:
                 save_file(trainer.state(), new)
@@ -97,7 +95,7 @@ def train() -> transcoders.Transcoders:
 def main() -> None:
     """Train and write ``data/transcoders_smollm2-135m.safetensors``."""
     finished = folder() / "finished.safetensors"
-    made = transcoders.transcoders.load(finished) if finished.is_file() else train()
+    made = transcoders.load(finished) if finished.is_file() else train()
     transcoders.save(made, finished)
     transcoders.save(made, data_files.folder() / FILE, bits=8)
     data_files.record(

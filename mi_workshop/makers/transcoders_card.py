@@ -35,10 +35,8 @@ def pieces(model: TransformerBridge, contexts: Tensor):
 def ridge(model: TransformerBridge, contexts: Tensor) -> Transcoders:
     """The best linear map for each MLP, as transcoders with a skip and one feature that never fires."""
     n, d = model.cfg.n_layers, model.cfg.d_model
-    gram, cross = (
-        torch.zeros(n, d + 1, d + 1, dtype=torch.float64),
-        torch.zeros(n, d + 1, d, dtype=torch.float64),
-    )
+    gram = torch.zeros(n, d + 1, d + 1, dtype=torch.float64)
+    cross = torch.zeros(n, d + 1, d, dtype=torch.float64)
     count = 0
     for x, y in pieces(model, contexts):
         for layer in range(n):
@@ -55,7 +53,14 @@ def ridge(model: TransformerBridge, contexts: Tensor) -> Transcoders:
     decoders = tuple(torch.zeros(1, 1, d) for _ in range(n))
     say(f"ridge maps from {count:,} tokens")
     return Transcoders(
-        nothing, torch.zeros(n, 1), off, decoders, solved[:, -1], solved[:, :-1], "plt", model.cfg.model_name
+        W_enc=nothing,
+        b_enc=torch.zeros(n, 1),
+        threshold=off,
+        W_dec=decoders,
+        b_dec=solved[:, -1],
+        W_skip=solved[:, :-1],
+        kind="plt",
+        model=model.cfg.model_name,
     )
 
 
@@ -64,7 +69,9 @@ def unexplained(model: TransformerBridge, kinds: dict[str, Transcoders], context
     are."""
     n = model.cfg.n_layers
     error = {name: torch.zeros(n, dtype=torch.float64) for name in kinds}
-    first, second, tokens = torch.zeros(n, model.cfg.d_model, dtype=torch.float64), torch.zeros(n).double(), 0
+    first = torch.zeros(n, model.cfg.d_model, dtype=torch.float64)  # sum of the outputs
+    second = torch.zeros(n, dtype=torch.float64)  # sum of their squares
+    tokens = 0
     fired = torch.zeros(n, next(iter(kinds.values())).n_features)
     for x, y in pieces(model, contexts):
         tokens += x.shape[1]
@@ -126,7 +133,7 @@ def replaced(
 def main() -> None:
     """Measure and write ``data/transcoders_card.json``."""
     model = models.load_model(dtype=torch.bfloat16)
-    made = transcoders.shipped.load(model)
+    made = transcoders.load_shipped(model)
     linear = ridge(model, corpus.contexts(model, length=128, count=FIT, seed=1))
     kinds = {"full": made, "skip_in_place": transcoders.skip_alone(made), "ridge": linear}
     test = corpus.contexts(model, length=128, split="test", seed=0)

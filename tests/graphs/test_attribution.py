@@ -24,7 +24,7 @@ def gpt2(tmp_path_factory):
 
 
 def local_for(model, sort="clt", skip=True, length=6):
-    return graphs.local.build(
+    return graphs.local_model(
         model, reference.transcoders(model, sort, skip), reference.prompt(model, length)
     )
 
@@ -43,7 +43,7 @@ def rows_of(graph):
 @pytest.mark.parametrize("through_skip", [True, False])
 def test_every_edge_is_what_autograd_finds(model, sort, skip, through_skip):
     local = local_for(model, sort, skip)
-    graph = graphs.attribution.build(local, through_skip=through_skip)
+    graph = graphs.attribution_graph(local, through_skip=through_skip)
     wanted, targets = reference.Frozen(model, local.transcoders, local.tokens).rows(
         graph.logits, skip=through_skip
     )
@@ -58,7 +58,7 @@ def test_every_edge_is_what_autograd_finds(model, sort, skip, through_skip):
 @SORTS
 def test_incoming_edges_and_biases_sum_to_their_target(model, sort, skip):
     local = local_for(model, sort, skip)
-    graph = graphs.attribution.build(local)
+    graph = graphs.attribution_graph(local)
     total = graph.adjacency.sum(dim=1) + graph.bias
     torch.testing.assert_close(total[: graph.n_features], local.features[local.features > 0], **CLOSE)
     wanted = local.logits[graph.logits] - local.logits.mean()
@@ -73,7 +73,7 @@ def test_incoming_edges_and_biases_sum_to_their_target(model, sort, skip):
 
 def test_skips_carry_a_part_of_the_effects(model):
     local = local_for(model, "plt", True)
-    whole, without = (graphs.attribution.build(local, through_skip=through) for through in (True, False))
+    whole, without = (graphs.attribution_graph(local, through_skip=through) for through in (True, False))
     assert (whole.adjacency - without.adjacency).abs().max() > 0.1
     assert torch.equal(whole.features, without.features)
 
@@ -92,9 +92,9 @@ def test_two_features_by_hand(gpt2):
     W_enc[2, 4, 0], W_enc[2, 5, 0] = 0.5, 0.25
     W_dec[0][0, 0, 4], W_dec[0][0, 0, 7] = 1.5, 1.0
     made = Transcoders(W_enc, b_enc, torch.zeros(n, 1), tuple(W_dec), torch.zeros(n, d), kind="plt")
-    local = graphs.local.build(gpt2, made, local.tokens[:2])
+    local = graphs.local_model(gpt2, made, local.tokens[:2])
     local = graphs.LocalModel(**vars(local) | {"patterns": torch.zeros_like(local.patterns)})
-    graph = graphs.attribution.build(local, max_logits=1)
+    graph = graphs.attribution_graph(local, max_logits=1)
     assert graph.features.tolist() == [[0, 1, 0], [2, 1, 0]] and graph.activations[0] == 2
     encoder_less_mean = 0.5 - (0.5 + 0.25) / d, -(0.5 + 0.25) / d  # where the decoder writes
     edge = 2.0 * (1.5 * encoder_less_mean[0] + 1.0 * encoder_less_mean[1]) / float(local.mlp_scale[2, 1])
@@ -111,8 +111,8 @@ def test_two_features_by_hand(gpt2):
 
 def test_no_feature_active(gpt2):
     made = skip_alone(reference.transcoders(gpt2, "clt", True))
-    local = graphs.local.build(gpt2, made, reference.prompt(gpt2))
-    for graph in (graphs.attribution.build(local), graphs.attribution.build(local, max_features=1)):
+    local = graphs.local_model(gpt2, made, reference.prompt(gpt2))
+    for graph in (graphs.attribution_graph(local), graphs.attribution_graph(local, max_features=1)):
         assert graph.n_features == 0 and max(graphs.check_sums(local, graph)) < 1e-5
 
 
@@ -121,7 +121,7 @@ def test_no_feature_active(gpt2):
 
 def test_nodes_are_features_errors_tokens_logits(model):
     local = local_for(model)
-    graph = graphs.attribution.build(local, max_logits=4)
+    graph = graphs.attribution_graph(local, max_logits=4)
     n = graph.n_features
     assert n == graph.n_active == len(local.active) and torch.equal(graph.features, local.active)
     assert torch.equal(graph.activations, local.features[local.features > 0])
@@ -143,7 +143,7 @@ def test_nodes_are_features_errors_tokens_logits(model):
 
 @pytest.mark.parametrize(("mass", "most"), [(0.95, 10), (0.5, 10), (1e-6, 10), (1.0, 5), (0.3, 400)])
 def test_logits_are_the_likeliest_that_hold_the_mass(model, mass, most):
-    graph = graphs.attribution.build(local := local_for(model), logit_mass=mass, max_logits=most)
+    graph = graphs.attribution_graph(local := local_for(model), logit_mass=mass, max_logits=most)
     chances = sorted(((float(p), i) for i, p in enumerate(local.logits.softmax(dim=-1))), reverse=True)
     wanted, total = [], 0.0
     for chance, token in chances[:most]:
@@ -180,9 +180,9 @@ def brute_order(local, graph, most, step):
 @pytest.mark.parametrize(("sort", "skip"), [("clt", False), ("plt", True)])
 def test_a_node_cap_keeps_the_most_influential(model, sort, skip, most, step, monkeypatch):
     local = local_for(model, sort, skip)
-    whole = graphs.attribution.build(local)
+    whole = graphs.attribution_graph(local)
     monkeypatch.setattr(graphs.attribution, "TARGETS", step)
-    graph = graphs.attribution.build(local, max_features=most)
+    graph = graphs.attribution_graph(local, max_features=most)
     kept = [whole.node(*feature) for feature in graph.features.tolist()]
     assert kept == brute_order(local, whole, most, step)
     assert graph.n_active == len(local.active) > graph.n_features == most
@@ -200,16 +200,16 @@ def test_a_node_cap_keeps_the_most_influential(model, sort, skip, most, step, mo
 
 def test_the_size_of_a_batch_changes_nothing(model, monkeypatch):
     local = local_for(model, "clt", True)
-    whole = graphs.attribution.build(local)
+    whole = graphs.attribution_graph(local)
     monkeypatch.setattr(graphs.attribution, "TARGETS", 5)
-    torch.testing.assert_close(graphs.attribution.build(local).adjacency, whole.adjacency, **CLOSE)
+    torch.testing.assert_close(graphs.attribution_graph(local).adjacency, whole.adjacency, **CLOSE)
 
 
 # -- looking at a graph, and bad input --------------------------------------------------------------
 
 
 def test_incoming_edges_largest_first(model):
-    graph = graphs.attribution.build(local_for(model))
+    graph = graphs.attribution_graph(local_for(model))
     node = graph.logit_nodes.start
     found = list(graphs.incoming(graph, node))
     assert dict(found) == {i: v for i, v in enumerate(graph.adjacency[node].tolist()) if v != 0}
@@ -227,12 +227,12 @@ def test_incoming_edges_largest_first(model):
 )
 def test_numbers_out_of_range(gpt2, bad):
     with pytest.raises(ValueError) as error:
-        graphs.attribution.build(local_for(gpt2), **bad)
+        graphs.attribution_graph(local_for(gpt2), **bad)
     assert_one_sentence(error.value, *bad, str(*bad.values()), "at least 1")
 
 
 def test_a_feature_without_a_node(gpt2):
-    graph = graphs.attribution.build(local := local_for(gpt2))
+    graph = graphs.attribution_graph(local := local_for(gpt2))
     off = (local.features == 0).nonzero()[-1].tolist()
     with pytest.raises(ValueError) as error:
         graph.node(*off)

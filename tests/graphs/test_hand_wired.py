@@ -11,12 +11,12 @@ PROMPTS = [(relation, city) for relation in graphs.hand_wired.RELATIONS for city
 
 @pytest.fixture(scope="module")
 def model():
-    return graphs.hand_wired.build()
+    return graphs.hand_wired_model()
 
 
 def local_of(model, relation, city, **options):
     tokens = atlas.encode(model, f"{relation} {city} is")[0]
-    return graphs.local.build(model, graphs.transcoders(model, **options), tokens)
+    return graphs.local_model(model, graphs.hand_wired_transcoders(model, **options), tokens)
 
 
 def edges_of(graph):
@@ -41,7 +41,7 @@ def test_it_answers(model, relation, city):
 @pytest.mark.parametrize(("relation", "city"), PROMPTS)
 def test_the_graph_has_the_true_edges_and_no_others(model, relation, city, kind):
     local = local_of(model, relation, city, kind=kind)
-    graph = graphs.attribution.build(local, max_logits=1)
+    graph = graphs.attribution_graph(local, max_logits=1)
     found = {ends: 1 if weight > 0 else -1 for ends, weight in edges_of(graph).items()}
     assert found == graphs.true_edges(relation, city)
     assert max(graphs.check_sums(local, graph)) < 1e-5
@@ -78,12 +78,12 @@ def test_edges_have_the_values_of_the_arithmetic(model):
         ("Texas + capital @ is", "say Austin"): 2 * (2 * both - mean[0]) / final,
         ("unsure @ is", "say Austin"): 2 * (-0.5 * unsure - mean[1]) / final,
     }
-    graph = graphs.attribution.build(local_of(model, "capital", "Dallas"), max_logits=1)
+    graph = graphs.attribution_graph(local_of(model, "capital", "Dallas"), max_logits=1)
     assert edges_of(graph) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_a_feature_that_leads_nowhere_is_pruned(model):
-    graph = graphs.attribution.build(local_of(model, "capital", "Dallas"), max_logits=1)
+    graph = graphs.attribution_graph(local_of(model, "capital", "Dallas"), max_logits=1)
     pruned = graphs.prune(graph, node_threshold=1.0, edge_threshold=1.0)
     names = graphs.node_names(graph)
     kept = {
@@ -111,7 +111,7 @@ def test_a_neuron_left_out_becomes_error(model):
 
 def test_bad_names(model):
     with pytest.raises(ValueError, match=r"without has 'Ohio'; neurons are Texas,"):
-        graphs.transcoders(model, without=["Ohio"])
+        graphs.hand_wired_transcoders(model, without=["Ohio"])
     with pytest.raises(
         ValueError, match=r"relation and city are 'capital' and 'Paris'; they should be one of capital"
     ):

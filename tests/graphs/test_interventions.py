@@ -8,11 +8,11 @@ from sentences import assert_one_sentence
 from mi_utils import graphs
 from mi_utils.graphs.interventions import (
     change,
+    intervene,
     nothing,
     predicted,
     predicted_with_attention,
     removal,
-    run,
     swap,
 )
 
@@ -26,7 +26,7 @@ def model(request, tmp_path_factory):
 
 
 def local_for(model, sort="clt", skip=True, seed=0):
-    return graphs.local.build(
+    return graphs.local_model(
         model, reference.transcoders(model, sort, skip), reference.prompt(model, seed=seed)
     )
 
@@ -83,7 +83,7 @@ def test_removing_every_feature_leaves_bias_skip_and_error(model, sort, skip):
 @SORTS
 def test_a_swap_gives_the_other_prompts_values(model, sort, skip):
     local, other = (local_for(model, sort, skip, seed) for seed in (0, 1))
-    other = graphs.local.build(model, local.transcoders, other.tokens)
+    other = graphs.local_model(model, local.transcoders, other.tokens)
     assert not swap(local, local, range(1, 6)).any()
     for positions, layers in (([2, 4], None), ([1], [0]), ([5], [1, 2])):
         every = [
@@ -129,7 +129,7 @@ def test_runs_against_literal_hooks(model, frozen_layers, attention, monkeypatch
     changes = torch.stack(
         [nothing(local), removal(local, sites_of(local, 1, 5), 3), change(local, {(1, 3, 2): 5})]
     )
-    found = run(local, changes, frozen_layers=frozen_layers, attention=attention)
+    found = intervene(local, changes, frozen_layers=frozen_layers, attention=attention)
     wanted = torch.stack([literally(local, delta, frozen_layers, attention) for delta in changes])
     close(found, wanted)
     close(found[0], local.logits)
@@ -141,7 +141,7 @@ def test_what_is_frozen_makes_a_difference(model):
     local = local_for(model)
     delta = removal(local, sites_of(local, 1, 5), 3)[None]
     found = [
-        run(local, delta, frozen_layers=f, attention=a)
+        intervene(local, delta, frozen_layers=f, attention=a)
         for f, a in ((None, "live"), (None, "frozen"), (range(3), "live"), (range(1), "live"))
     ]
     for i, one in enumerate(found):
@@ -155,13 +155,13 @@ def test_what_is_frozen_makes_a_difference(model):
 @pytest.mark.parametrize("logit", [0, 3])
 def test_total_effects_are_those_of_removal_in_the_linear_local_model(model, sort, skip, logit):
     local = local_for(model, sort, skip)
-    graph = graphs.attribution.build(local)
+    graph = graphs.attribution_graph(local)
     token = int(graph.logits[logit])
     found = predicted(graph, logit)
     whole = local.logits[token] - local.logits.mean()
     wanted = []
     for site in sites_of(local, *range(len(local.active))):
-        logits = graphs.local.run(local, {site: 0}, linear=True).logits
+        logits = graphs.run_local(local, {site: 0}, linear=True).logits
         wanted.append(logits[token] - logits.mean() - whole)
     close(found.total, torch.stack(wanted))
     close(found.direct, -graph.adjacency[graph.logit_nodes.start + logit, : graph.n_features])
@@ -180,12 +180,12 @@ def test_first_order_effects_with_live_attention_against_finite_differences(mode
         ends = []
         for sign in (1, -1):  # the slope between a little more and a little less of the feature
             value = float(local.features[site]) * (1 + sign * step)
-            logits = graphs.local.run(local, {site: value}, linear=True, attention="live").logits
+            logits = graphs.run_local(local, {site: value}, linear=True, attention="live").logits
             ends.append(logits[token] - logits.mean())
         wanted.append((ends[1] - ends[0]) / (2 * step))
     wanted = torch.stack(wanted)
     torch.testing.assert_close(found, wanted, atol=2e-3, rtol=5e-3)
-    frozen = predicted(graphs.attribution.build(local, max_logits=1)).total
+    frozen = predicted(graphs.attribution_graph(local, max_logits=1)).total
     assert (found - frozen).abs().max() > 0.02, "attention matters here"
     assert (found - frozen).abs().max() > 10 * (found - wanted).abs().max()
 
@@ -194,7 +194,7 @@ def test_without_a_live_pattern_both_predictions_agree(model, monkeypatch):
     local = local_for(model)
     slope = graphs.scores_of
     monkeypatch.setattr(graphs.interventions, "scores_of", lambda *given: slope(*given).detach())
-    frozen = predicted(graphs.attribution.build(local, max_logits=1)).total
+    frozen = predicted(graphs.attribution_graph(local, max_logits=1)).total
     close(predicted_with_attention(local, int(local.logits.argmax())), frozen)
 
 
@@ -217,7 +217,7 @@ def test_features_that_do_not_exist(model):
 
 def test_swaps_that_do_not_fit(model):
     local = local_for(model)
-    longer = graphs.local.build(model, local.transcoders, reference.prompt(model, 7))
+    longer = graphs.local_model(model, local.transcoders, reference.prompt(model, 7))
     foreign = local_for(model, "plt", False)
     for call, words in (
         (lambda: swap(local, longer, [1]), ("other has 7 positions", "has 6")),
@@ -235,11 +235,14 @@ def test_changes_that_do_not_fit(model):
     local = local_for(model)
     fine = nothing(local)[None]
     for call, words in (
-        (lambda: run(local, fine[:, :2]), ("changes has shape (1, 2, 6, 32)", "(at least 1, 3, 6, 32)")),
-        (lambda: run(local, fine[:0]), ("changes has shape (0, 3, 6, 32)",)),
-        (lambda: run(local, fine * float("nan")), ("changes holds values that are not finite",)),
-        (lambda: run(local, fine, frozen_layers=range(4)), ("3",)),
-        (lambda: run(local, fine, attention="warm"), ("attention is 'warm'", "'live' or 'frozen'")),
+        (
+            lambda: intervene(local, fine[:, :2]),
+            ("changes has shape (1, 2, 6, 32)", "(at least 1, 3, 6, 32)"),
+        ),
+        (lambda: intervene(local, fine[:0]), ("changes has shape (0, 3, 6, 32)",)),
+        (lambda: intervene(local, fine * float("nan")), ("changes holds values that are not finite",)),
+        (lambda: intervene(local, fine, frozen_layers=range(4)), ("3",)),
+        (lambda: intervene(local, fine, attention="warm"), ("attention is 'warm'", "'live' or 'frozen'")),
     ):
         with pytest.raises(ValueError) as error:
             call()
@@ -248,8 +251,8 @@ def test_changes_that_do_not_fit(model):
 
 def test_predictions_of_what_is_not_there(model):
     local = local_for(model)
-    graph = graphs.attribution.build(local)
-    capped = graphs.attribution.build(local, max_features=10)
+    graph = graphs.attribution_graph(local)
+    capped = graphs.attribution_graph(local, max_features=10)
     for call, words in (
         (lambda: predicted(graph, 10), ("logit is 10", "0 to 9")),
         (lambda: predicted(graph, -1), ("logit is -1",)),

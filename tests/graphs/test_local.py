@@ -21,7 +21,7 @@ def model(request, tmp_path_factory):
 
 def both(model, sort="clt", skip=True):
     made, tokens = reference.transcoders(model, sort, skip), reference.prompt(model)
-    return graphs.local.build(model, made, tokens), reference.Frozen(model, made, tokens)
+    return graphs.local_model(model, made, tokens), reference.Frozen(model, made, tokens)
 
 
 def close(found, wanted):
@@ -54,7 +54,7 @@ def test_what_is_recorded_is_what_the_model_computes(model, sort, skip):
 @pytest.mark.parametrize("linear", [False, True])
 def test_with_nothing_clamped_it_is_the_model(model, sort, skip, attention, linear):
     local, _ = both(model, sort, skip)
-    found = graphs.local.run(local, attention=attention, linear=linear)
+    found = graphs.run_local(local, attention=attention, linear=linear)
     close(found.logits, local.logits)
     close(found.features, local.features)
     assert local.errors[:, 1:].norm() > 1, "the errors have something to make up for"
@@ -82,7 +82,7 @@ def test_clamped_features_against_a_literal_run(model, sort, skip, attention, li
 
     with torch.no_grad():
         pre, logits = literal.run(choose, attention=attention)
-    found = graphs.local.run(local, clamp, linear=linear, attention=attention)
+    found = graphs.run_local(local, clamp, linear=linear, attention=attention)
     close(found.pre_activations, pre)
     close(found.logits, logits)
     assert (logits - local.logits).abs().max() > 0.1, "the change is far above the tolerance"
@@ -94,7 +94,7 @@ def test_thresholds_frozen_features_and_live_attention_make_a_difference(model):
     local, _ = both(model)
     clamp = {tuple(local.active[0].tolist()): 6.0}
     found = [
-        graphs.local.run(local, clamp, linear=a, attention=b).logits
+        graphs.run_local(local, clamp, linear=a, attention=b).logits
         for a, b in ((False, "frozen"), (True, "frozen"), (False, "live"))
     ]
     assert min((found[0] - other).abs().max() for other in found[1:]) > 1e-2
@@ -111,7 +111,7 @@ def test_bad_prompts(model):
         (torch.tensor([0, -1]), ("tokens holds ids from -1 to 0", f"0 to {last}")),
     ):
         with pytest.raises(ValueError) as error:
-            graphs.local.build(model, made, bad)
+            graphs.local_model(model, made, bad)
         assert_one_sentence(error.value, *words)
 
 
@@ -140,9 +140,9 @@ def test_transcoders_of_another_model_depth_or_width(model):
         (narrow, ("transcoders read width 30", "has 32")),
     ):
         with pytest.raises(ValueError) as error:
-            graphs.local.build(model, bad, tokens)
+            graphs.local_model(model, bad, tokens)
         assert_one_sentence(error.value, *words)
-    assert graphs.local.build(model, replace(made, model=""), tokens).transcoders.model == ""
+    assert graphs.local_model(model, replace(made, model=""), tokens).transcoders.model == ""
     with pytest.raises(ValueError) as error:
         replace(made, W_enc=torch.where(made.W_enc > 0.3, torch.nan, made.W_enc))
     assert_one_sentence(error.value, "W_enc holds values that are not finite")
@@ -160,11 +160,11 @@ def test_features_layers_and_positions_that_do_not_exist(model):
         ((0, 1, -1), "feature is -1"),
     ):
         with pytest.raises(ValueError) as error:
-            graphs.local.run(local, {site: 1.0})
+            graphs.run_local(local, {site: 1.0})
         assert_one_sentence(error.value, word)
     with pytest.raises(ValueError) as error:
-        graphs.local.run(local, {(0, 1, 0): float("nan")})
+        graphs.run_local(local, {(0, 1, 0): float("nan")})
     assert_one_sentence(error.value, "clamp holds nan for feature (0, 1, 0)", "finite")
     with pytest.raises(ValueError) as error:
-        graphs.local.run(local, attention="cold")
+        graphs.run_local(local, attention="cold")
     assert_one_sentence(error.value, "attention is 'cold'", "'frozen' or 'live'")

@@ -19,7 +19,7 @@ def model(request, tmp_path_factory):
 
 
 def local_for(model, sort="clt", skip=True):
-    return graphs.local.build(model, reference.transcoders(model, sort, skip), reference.prompt(model))
+    return graphs.local_model(model, reference.transcoders(model, sort, skip), reference.prompt(model))
 
 
 def recorded(local, layer):

@@ -212,7 +212,7 @@ class Tags(HTMLParser):
             self.scripts.append("")
 
     def handle_data(self, data):
-        if self.tags[-1][0] == "script":
+        if self.tags and self.tags[-1][0] == "script":
             self.scripts[-1] += data
 
 

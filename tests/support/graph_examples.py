@@ -7,7 +7,7 @@ import torch
 
 from mi_utils import graphs
 from mi_utils.graphs.file import EMBEDDING, ERROR, LOGIT, GraphFile, Link, Node
-from mi_utils.graphs.graph import Pruned
+from mi_utils.graphs.graph import Graph, Pruned
 
 HOSTILE = "</script><script>window.taken=1</script><img src=x onerror=\"window.taken=1;alert('taken')\">"
 
@@ -20,10 +20,6 @@ DROPPED = (3, 4, 6, 7, 8)  # of the errors, only that of layer 0 at position 2 i
 
 def pruned(**changes):
     """A small graph, as if ``graphs.prune`` had kept these nodes and edges."""
-    from mi_utils.graphs.attribution import (
-        Graph,  # brings TransformerLens, which tests of the browser do without
-    )
-
     adjacency = torch.zeros(14, 14)
     for (target, source), weight in EDGES.items():
         adjacency[target, source] = weight

@@ -17,7 +17,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from mi_utils import sae, transcoders
 from mi_utils.models.run import attached
 from mi_utils.sae.files import CONFIG, WEIGHTS
-from mi_utils.transcoders.files import read_circuit_tracer, read_saelens, write_circuit_tracer, write_saelens
+from mi_utils.transcoders.circuit_tracer import load_circuit_tracer, save_circuit_tracer
+from mi_utils.transcoders.saelens import load_saelens, save_saelens
 from mi_utils.transcoders.transcoders import Transcoders
 
 LAYERS, D, FEATURES = 2, 32, 48
@@ -88,7 +89,7 @@ def change_tensors(file: Path, **changed: Tensor | None) -> None:
 @pytest.mark.parametrize("skip", [False, True])
 def test_saelens_computes_the_same_with_what_is_written_here(skip: bool, tmp_path: Path):
     ours, x = made_up(skip=skip), 2 * noise(3, 40, D)
-    folder = write_saelens(ours, str(tmp_path / "new" / "transcoders"))
+    folder = save_saelens(ours, str(tmp_path / "new" / "transcoders"))
     assert sorted(file.name for file in folder.iterdir()) == ["layer_0", "layer_1"]
     for layer in range(LAYERS):
         loaded = sae_lens.SAE.load_from_disk(folder / f"layer_{layer}")
@@ -108,10 +109,10 @@ def test_saelens_computes_the_same_with_what_is_written_here(skip: bool, tmp_pat
 @pytest.mark.parametrize("skip", [False, True])
 def test_saelens_round_trip_is_exact(skip: bool, tmp_path: Path):
     ours = made_up(skip=skip)
-    assert_same(read_saelens(write_saelens(ours, tmp_path / "all")), ours)
+    assert_same(load_saelens(save_saelens(ours, tmp_path / "all")), ours)
     apart = [tmp_path / "all" / f"layer_{layer}" for layer in (1, 0)]
-    assert_same(read_saelens(apart), ours)
-    half = read_saelens(write_saelens(ours, tmp_path / "half", dtype=torch.float16))
+    assert_same(load_saelens(apart), ours)
+    half = load_saelens(save_saelens(ours, tmp_path / "half", dtype=torch.float16))
     assert half.W_enc.dtype == torch.float32 and torch.equal(half.W_enc, ours.W_enc.half().float())
 
 
@@ -135,7 +136,7 @@ def test_what_saelens_saves_computes_the_same_here(kind: str, tmp_path: Path):
                 value.copy_(noise(*value.shape, seed=10 * layer + i))  # some thresholds are negative
         one.save_model(tmp_path / f"of layer {layer}")
         theirs.append(one)
-    found, x = read_saelens(tmp_path), 0.5 * noise(60, D)
+    found, x = load_saelens(tmp_path), 0.5 * noise(60, D)
     assert (found.kind, found.model, found.W_skip is not None) == ("plt", "gpt2", "Skip" in kind)
     assert not any(value.requires_grad for value in (found.W_enc, *found.W_dec))
     for layer, one in enumerate(theirs):
@@ -187,7 +188,7 @@ def test_building_one_for_saelens_draws_nothing():
 
 def test_saelens_has_no_place_for_later_layers(tmp_path: Path):
     refused(lambda: transcoders.to_saelens(made_up("clt"), 0), "cross-layer", "should be per-layer")
-    refused(lambda: write_saelens(made_up("clt"), tmp_path / "clt"), "cross-layer", "should be per-layer")
+    refused(lambda: save_saelens(made_up("clt"), tmp_path / "clt"), "cross-layer", "should be per-layer")
     assert not (tmp_path / "clt").exists()
     refused(lambda: transcoders.to_saelens(made_up(), 2), "layer is 2", "0 to 1")
 
@@ -229,45 +230,45 @@ def test_saelens_has_no_place_for_later_layers(tmp_path: Path):
     ],
 )
 def test_saelens_files_that_mean_something_else(changed: dict, said: tuple[str, ...], tmp_path: Path):
-    folder = write_saelens(made_up(skip=True), tmp_path / "all")
+    folder = save_saelens(made_up(skip=True), tmp_path / "all")
     change_json(folder / "layer_1" / CONFIG, **changed)
-    refused(lambda: read_saelens(folder), *said)
+    refused(lambda: load_saelens(folder), *said)
 
 
 def test_an_unfolded_model_is_no_obstacle_where_the_hook_point_comes_before_its_scale(tmp_path: Path):
-    folder = write_saelens(made_up(), tmp_path)
+    folder = save_saelens(made_up(), tmp_path)
     for layer in range(LAYERS):
         change_json(folder / f"layer_{layer}" / CONFIG, model_from_pretrained_kwargs={"fold_ln": False})
-    assert_same(read_saelens(folder), made_up())
+    assert_same(load_saelens(folder), made_up())
 
 
 @pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"])
 def test_saelens_weights_that_are_missing_or_not_finite(name: str, tmp_path: Path):
-    folder = write_saelens(made_up(skip=True), tmp_path / "all")
+    folder = save_saelens(made_up(skip=True), tmp_path / "all")
     file = folder / "layer_1" / WEIGHTS
     broken = load_file(file)[name]
     broken.view(-1)[-1] = math.nan
     change_tensors(file, **{name: broken})
-    refused(lambda: read_saelens(folder), name, "not finite")
+    refused(lambda: load_saelens(folder), name, "not finite")
     change_tensors(file, **{name: broken[None, None]})
-    refused(lambda: read_saelens(folder), f"{name} of sae_weights.safetensors has shape (1, 1,", "dimensions")
+    refused(lambda: load_saelens(folder), f"{name} of sae_weights.safetensors has shape (1, 1,", "dimensions")
     change_tensors(file, **{name: None})
-    refused(lambda: read_saelens(folder), f"{WEIGHTS} of 'layer_1' lacks {name}")
+    refused(lambda: load_saelens(folder), f"{WEIGHTS} of 'layer_1' lacks {name}")
 
 
 def test_saelens_files_that_are_missing_or_damaged(tmp_path: Path):
-    refused(lambda: read_saelens(tmp_path / "nowhere"), "folders is 'nowhere'", "cfg.json")
-    folder = write_saelens(made_up(), tmp_path / "all")
+    refused(lambda: load_saelens(tmp_path / "nowhere"), "folders is 'nowhere'", "cfg.json")
+    folder = save_saelens(made_up(), tmp_path / "all")
     (folder / "layer_0" / WEIGHTS).write_bytes(b"nothing")
-    refused(lambda: read_saelens(folder), "sae_weights.safetensors of 'layer_0' is damaged")
+    refused(lambda: load_saelens(folder), "sae_weights.safetensors of 'layer_0' is damaged")
     (folder / "layer_0" / WEIGHTS).unlink()
-    refused(lambda: read_saelens(folder), "sae_weights.safetensors of 'layer_0' is missing")
+    refused(lambda: load_saelens(folder), "sae_weights.safetensors of 'layer_0' is missing")
     for text in ("{", "[]", '{"metadata": 3}', "{}"):
         (folder / "layer_0" / CONFIG).write_text(text)
-        refused(lambda: read_saelens(folder), "'layer_0'", "should")
+        refused(lambda: load_saelens(folder), "'layer_0'", "should")
     (folder / "layer_0" / CONFIG).unlink()
-    refused(lambda: read_saelens(folder), "layers [1] are there", "each from 0 to 1")
-    refused(lambda: read_saelens([folder / "layer_0"]), "'layer_0'", "cfg.json")
+    refused(lambda: load_saelens(folder), "layers [1] are there", "each from 0 to 1")
+    refused(lambda: load_saelens([folder / "layer_0"]), "'layer_0'", "cfg.json")
 
 
 # -------------------------------------------------------------------------------------------------
@@ -306,7 +307,7 @@ def literal_clt(folder: Path, x: Tensor) -> Tensor:
 @pytest.mark.parametrize(("kind", "skip"), [("plt", False), ("plt", True), ("clt", False)])
 def test_literal_reading_of_circuit_tracers_layout(kind: str, skip: bool, tmp_path: Path):
     ours, x = made_up(kind, skip=skip, layers=3), noise(3, 7, D, seed=9)
-    folder = write_circuit_tracer(ours, tmp_path / "new" / "ct")
+    folder = save_circuit_tracer(ours, tmp_path / "new" / "ct")
     features = [ours.encode(x[layer], layer) for layer in range(3)]
     wanted = torch.stack([ours.output(features[: i + 1], i, x[i]) for i in range(3)])
     close((literal_plt if kind == "plt" else literal_clt)(folder, x), wanted)
@@ -322,7 +323,7 @@ def test_literal_reading_of_circuit_tracers_layout(kind: str, skip: bool, tmp_pa
 
 
 def test_shapes_of_a_clt_in_circuit_tracers_layout(tmp_path: Path):
-    folder = write_circuit_tracer(made_up("clt", layers=3), tmp_path)
+    folder = save_circuit_tracer(made_up("clt", layers=3), tmp_path)
     for layer in range(3):
         shapes = {
             name: tuple(value.shape)
@@ -343,20 +344,20 @@ def test_shapes_of_a_clt_in_circuit_tracers_layout(tmp_path: Path):
 @pytest.mark.parametrize(("kind", "skip"), [("plt", False), ("plt", True), ("clt", False)])
 def test_circuit_tracer_round_trip_is_exact(kind: str, skip: bool, tmp_path: Path):
     ours = made_up(kind, skip=skip, layers=11)  # the tenth layer comes before the second by name
-    assert_same(read_circuit_tracer(str(write_circuit_tracer(ours, tmp_path / "full"))), ours)
-    half = read_circuit_tracer(write_circuit_tracer(ours, tmp_path / "half", dtype=torch.bfloat16))
+    assert_same(load_circuit_tracer(str(save_circuit_tracer(ours, tmp_path / "full"))), ours)
+    half = load_circuit_tracer(save_circuit_tracer(ours, tmp_path / "half", dtype=torch.bfloat16))
     assert half.W_enc.dtype == torch.float32 and torch.equal(half.W_dec[0], ours.W_dec[0].bfloat16().float())
 
 
 @pytest.mark.parametrize("kind", ["plt", "clt"])
 def test_without_thresholds_it_is_a_relu(kind: str, tmp_path: Path):
     ours = made_up(kind)
-    folder = write_circuit_tracer(ours, tmp_path)
+    folder = save_circuit_tracer(ours, tmp_path)
     for layer in range(LAYERS):
         name = "layer_" if kind == "plt" else "W_enc_"
         key = "activation_function__threshold" if kind == "plt" else f"threshold_{layer}"
         change_tensors(folder / f"{name}{layer}.safetensors", **{key: None})
-    found, x = read_circuit_tracer(folder), noise(5, D)
+    found, x = load_circuit_tracer(folder), noise(5, D)
     for layer in range(LAYERS):
         close(found.encode(x, layer), ours.pre_activations(x, layer).relu())
         assert not torch.equal(found.encode(x, layer), ours.encode(x, layer))
@@ -364,12 +365,12 @@ def test_without_thresholds_it_is_a_relu(kind: str, tmp_path: Path):
 
 def test_a_name_that_yaml_would_take_for_something_else(tmp_path: Path):
     for i, name in enumerate(("1e3", "yes", "", "a: b # <c>\nd")):
-        assert read_circuit_tracer(write_circuit_tracer(made_up(model=name), tmp_path / str(i))).model == name
+        assert load_circuit_tracer(save_circuit_tracer(made_up(model=name), tmp_path / str(i))).model == name
 
 
 def test_a_clt_with_a_skip_has_no_place_in_circuit_tracers_layout(tmp_path: Path):
     refused(
-        lambda: write_circuit_tracer(made_up("clt", skip=True), tmp_path / "no"), "cross-layer with a skip"
+        lambda: save_circuit_tracer(made_up("clt", skip=True), tmp_path / "no"), "cross-layer with a skip"
     )
     assert not (tmp_path / "no").exists()
 
@@ -386,30 +387,30 @@ def test_a_clt_with_a_skip_has_no_place_in_circuit_tracers_layout(tmp_path: Path
     ],
 )
 def test_circuit_tracer_files_that_mean_something_else(changed: dict, said: tuple[str, ...], tmp_path: Path):
-    folder = write_circuit_tracer(made_up(), tmp_path / "ct")
+    folder = save_circuit_tracer(made_up(), tmp_path / "ct")
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | changed))
-    refused(lambda: read_circuit_tracer(folder), *said)
+    refused(lambda: load_circuit_tracer(folder), *said)
 
 
 def test_topk_in_a_file_of_circuit_tracers(tmp_path: Path):
-    folder = write_circuit_tracer(made_up(), tmp_path)
+    folder = save_circuit_tracer(made_up(), tmp_path)
     change_tensors(folder / "layer_1.safetensors", k=torch.tensor(8))
-    refused(lambda: read_circuit_tracer(folder), "layer_1.safetensors", "k, of a TopK activation")
+    refused(lambda: load_circuit_tracer(folder), "layer_1.safetensors", "k, of a TopK activation")
 
 
 def test_circuit_tracer_files_that_are_missing_or_damaged(tmp_path: Path):
-    refused(lambda: read_circuit_tracer(tmp_path / "nowhere"), "folder is 'nowhere'", "config.yaml")
-    plt, clt = (write_circuit_tracer(made_up(kind, layers=3), tmp_path / kind) for kind in ("plt", "clt"))
+    refused(lambda: load_circuit_tracer(tmp_path / "nowhere"), "folder is 'nowhere'", "config.yaml")
+    plt, clt = (save_circuit_tracer(made_up(kind, layers=3), tmp_path / kind) for kind in ("plt", "clt"))
     (clt / "W_dec_1.safetensors").write_bytes(b"\x00" * 20)
-    refused(lambda: read_circuit_tracer(clt), "W_dec_1.safetensors of 'clt' is damaged")
+    refused(lambda: load_circuit_tracer(clt), "W_dec_1.safetensors of 'clt' is damaged")
     (clt / "W_dec_1.safetensors").unlink()
-    refused(lambda: read_circuit_tracer(clt), "W_dec_1.safetensors of 'clt' is missing")
+    refused(lambda: load_circuit_tracer(clt), "W_dec_1.safetensors of 'clt' is missing")
     (plt / "layer_1.safetensors").unlink()
-    refused(lambda: read_circuit_tracer(plt), "layers [0, 2] are there", "from 0 to 2")
+    refused(lambda: load_circuit_tracer(plt), "layers [0, 2] are there", "from 0 to 2")
     for text in ("model_name: x", "[", "just words", ""):
         (plt / "config.yaml").write_text(text)
-        refused(lambda: read_circuit_tracer(plt), "folder is 'plt'", "config.yaml with a model_kind")
+        refused(lambda: load_circuit_tracer(plt), "folder is 'plt'", "config.yaml with a model_kind")
 
 
 @pytest.mark.parametrize(
@@ -423,7 +424,7 @@ def test_circuit_tracer_files_that_are_missing_or_damaged(tmp_path: Path):
 def test_circuit_tracer_weights_that_are_missing_or_not_finite(
     kind: str, file: str, names: list[str], tmp_path: Path
 ):
-    folder = write_circuit_tracer(made_up(kind, skip=kind == "plt"), tmp_path / "ct")
+    folder = save_circuit_tracer(made_up(kind, skip=kind == "plt"), tmp_path / "ct")
     place = folder / f"{file}.safetensors"
     for name in names:
         whole = load_file(place)[name.replace("__", ".")]
@@ -431,35 +432,35 @@ def test_circuit_tracer_weights_that_are_missing_or_not_finite(
         broken = whole.clone()
         broken.view(-1)[0] = math.inf
         change_tensors(place, **{name: broken})
-        refused(lambda short=short: read_circuit_tracer(folder), short, "not finite")
+        refused(lambda short=short: load_circuit_tracer(folder), short, "not finite")
         change_tensors(place, **{name: None})
         optional = short in ("threshold", "W_skip")  # all layers may do without, but not one
         refused(
-            lambda: read_circuit_tracer(folder), short, "should be as in layer 0" if optional else "lacks"
+            lambda: load_circuit_tracer(folder), short, "should be as in layer 0" if optional else "lacks"
         )
         change_tensors(place, **{name: whole})
-    read_circuit_tracer(folder)
+    load_circuit_tracer(folder)
 
 
 def test_layers_that_do_not_agree(tmp_path: Path):
-    folder = write_circuit_tracer(made_up(), tmp_path / "ct")
+    folder = save_circuit_tracer(made_up(), tmp_path / "ct")
     change_tensors(folder / "layer_1.safetensors", W_enc=noise(FEATURES + 1, D))
-    refused(lambda: read_circuit_tracer(folder), "layer 1 holds parts of shapes", "as in layer 0")
+    refused(lambda: load_circuit_tracer(folder), "layer 1 holds parts of shapes", "as in layer 0")
 
 
 def test_a_decoder_of_another_number_of_layers(unchecked: None, tmp_path: Path):
-    folder = write_circuit_tracer(made_up("clt"), tmp_path / "ct")
+    folder = save_circuit_tracer(made_up("clt"), tmp_path / "ct")
     change_tensors(folder / "W_dec_0.safetensors", W_dec_0=noise(FEATURES, 3, D))
-    refused(lambda: read_circuit_tracer(folder), "W_dec[0] has shape (3, 48, 32)", "(2, 48, 32)")
+    refused(lambda: load_circuit_tracer(folder), "W_dec[0] has shape (3, 48, 32)", "(2, 48, 32)")
 
 
 # -----------------------------------------------------------------------------------------------------------
 # both
 
 
-@pytest.mark.parametrize("read", [read_saelens, read_circuit_tracer])
+@pytest.mark.parametrize("read", [load_saelens, load_circuit_tracer])
 def test_transcoders_of_another_model(read, llama_model: TransformerBridge, tmp_path: Path):
-    write = write_saelens if read is read_saelens else write_circuit_tracer
+    write = save_saelens if read is load_saelens else save_circuit_tracer
     fits = write(made_up(), tmp_path / "fits")
     assert_same(read(fits, model=llama_model), made_up())
     refused(
@@ -474,13 +475,13 @@ def test_transcoders_of_another_model(read, llama_model: TransformerBridge, tmp_
 
 
 @pytest.mark.parametrize(
-    ("write", "kind"), [(write_saelens, "plt"), (write_circuit_tracer, "plt"), (write_circuit_tracer, "clt")]
+    ("write", "kind"), [(save_saelens, "plt"), (save_circuit_tracer, "plt"), (save_circuit_tracer, "clt")]
 )
 def test_layers_of_other_transcoders_are_not_left_to_be_read(write, kind: str, tmp_path: Path):
     """A reader takes every layer that it finds, so it would read a mixture."""
     folder = write(made_up(kind, layers=3), tmp_path / "some")
     refused(lambda: write(made_up(kind), folder), "folder is 'some'", "_2", "should be empty")
-    read = read_saelens if write is write_saelens else read_circuit_tracer
+    read = load_saelens if write is save_saelens else load_circuit_tracer
     assert_same(read(folder), made_up(kind, layers=3))
     write(made_up(kind, layers=3, model="again"), folder)
     assert read(folder).model == "again"

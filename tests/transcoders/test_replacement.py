@@ -96,17 +96,17 @@ def test_a_vector_for_each_layer_is_mean_ablation(model):
 @pytest.mark.parametrize("relation", graphs.hand_wired.RELATIONS)
 @torch.no_grad()
 def test_features_that_are_the_neurons_leave_the_logits(kind, relation, unchecked):
-    model = graphs.hand_wired.build()
+    model = graphs.hand_wired_model()
     tokens = torch.tensor(
         [
             [graphs.hand_wired.WORDS.index(w) for w in ("<bos>", relation, city, "is")]
             for city in graphs.hand_wired.CITIES
         ]
     )
-    made = graphs.transcoders(model, kind=kind)
+    made = graphs.hand_wired_transcoders(model, kind=kind)
     found, own = transcoders.run(model, made, tokens), model(tokens)
     torch.testing.assert_close(found, own, **CLOSE)
-    part = transcoders.run(model, graphs.transcoders(model, kind=kind, without=["Texas"]), tokens)
+    part = transcoders.run(model, graphs.hand_wired_transcoders(model, kind=kind, without=["Texas"]), tokens)
     assert (part - own).abs().max() > 0.5
 
 

@@ -9,14 +9,15 @@ from sentences import assert_one_sentence
 from torch import Tensor
 
 from mi_utils import sae
-from mi_utils.transcoders.training import Settings, Trainer, train
+from mi_utils.transcoders.settings import TranscoderSettings
+from mi_utils.transcoders.training import Trainer, train
 from mi_utils.transcoders.transcoders import Transcoders, evaluate, skip_alone
 
 LAYERS, D, TRUE = 3, 12, 6
 KINDS = ("clt", "plt")
 SPARSITIES = ("batchtopk", "jumprelu")
 ALL = [(kind, sparsity, skip) for kind in KINDS for sparsity in SPARSITIES for skip in (False, True)]
-SMALL = Settings(16, k=2, steps=20, warm_up=3, resample=False)
+SMALL = TranscoderSettings(16, k=2, steps=20, warm_up=3, resample=False)
 STILL = replace(SMALL, steps=10, lr=1e-12, anneal=1)  # the parameters stay where they begin
 
 
@@ -50,12 +51,12 @@ def planted(count: int, *, seed: int = 0, passed_on: bool = True) -> tuple[Tenso
     return x, y
 
 
-def batches(settings: Settings, *, size: int = 128, **more):
+def batches(settings: TranscoderSettings, *, size: int = 128, **more):
     for step in range(settings.steps):
         yield planted(size, seed=1000 + step, **more)
 
 
-def linear_nmse(x: Tensor, y: Tensor) -> Tensor:
+def linear_fvu(x: Tensor, y: Tensor) -> Tensor:
     """[layer] of the best affine map from the layer's own input."""
     found = []
     for inputs, outputs in zip(x, y, strict=True):
@@ -67,9 +68,9 @@ def linear_nmse(x: Tensor, y: Tensor) -> Tensor:
 
 def as_trained(trainer: Trainer, x: Tensor) -> tuple[Tensor, Tensor]:
     """What the trainer's own forward pass makes of ``x``: features, and outputs in the units of the model."""
-    scaling = trainer._scaling
+    scaling = trainer.scaling
     with torch.no_grad():
-        inputs, _ = trainer._scaled(x, torch.zeros_like(x))
+        inputs, _ = trainer.scaling.apply(x, torch.zeros_like(x))
         features, _ = trainer._features(inputs, 1.0)
         outputs = torch.stack([trainer._output(features, inputs, layer) for layer in range(trainer.n_layers)])
     return torch.stack(features), outputs * scaling.size_y + scaling.mean_y
@@ -97,8 +98,7 @@ def refused(call, *said: str) -> None:
     assert_one_sentence(caught.value, *said)
 
 
-# ------------------------------------------------------------------------------- the result is what was in
-# training
+# ------------------------------------------------------------------------ the result is what was in training
 
 
 @pytest.mark.parametrize(("normalise", "rank_by"), [(True, "writes"), (True, "value"), (False, "writes")])
@@ -135,7 +135,7 @@ def test_what_a_step_reports_is_what_evaluate_finds(kind: str, sparsity: str, sk
     steps = [trainer.step(x, y) for _ in range(10)]
     fit = evaluate(trainer.result(), x, y)
     assert [step.step for step in steps] == list(range(1, 11))
-    assert steps[-1].error == pytest.approx(fit.nmse.mean().item(), rel=1e-3)
+    assert steps[-1].fvu == pytest.approx(fit.fvu.mean().item(), rel=1e-3)
     assert steps[-1].l0 == pytest.approx(fit.l0.sum().item(), rel=1e-2)
     assert steps[-1].dead == 0
 
@@ -174,13 +174,12 @@ def test_the_skip_begins_as_a_linear_regression():
     y = 0.3 * y + x @ noise(LAYERS, D, D, seed=8) / x.std(dim=(1, 2), keepdim=True)
     trainer = Trainer(replace(STILL, skip=True, steps=1), x, y)
     trainer.step(x, y)
-    found = evaluate(skip_alone(trainer.result()), x, y).nmse
-    torch.testing.assert_close(found, linear_nmse(x, y), rtol=1e-2, atol=1e-3)
+    found = evaluate(skip_alone(trainer.result()), x, y).fvu
+    torch.testing.assert_close(found, linear_fvu(x, y), rtol=1e-2, atol=1e-3)
     assert found.max() < 0.5
 
 
-# ------------------------------------------------------------------------------------------------ what a step
-# does
+# ------------------------------------------------------------------------------------------ what a step does
 
 
 def test_rates_rise_stay_and_fall_over_the_last_two_fifths():
@@ -210,7 +209,7 @@ def test_batchtopk_begins_with_more_and_comes_down_over_the_first_quarter(kind: 
 @pytest.mark.parametrize("rank_by", ["writes", "value"])
 def test_batchtopk_keeps_its_budget_on_fresh_tokens(kind: str, rank_by: str):
     """A CLT shares it among layers; with a PLT each layer has its own."""
-    settings = Settings(24, kind, k=1.5, steps=150, warm_up=10, rank_by=rank_by, normalise=False)
+    settings = TranscoderSettings(24, kind, k=1.5, steps=150, warm_up=10, rank_by=rank_by, normalise=False)
     t = train(settings, planted(512), batches(settings)).transcoders
     l0 = evaluate(t, *planted(2000, seed=7)).l0
     assert l0.mean().item() == pytest.approx(1.5, rel=0.15)
@@ -233,7 +232,7 @@ def test_ranking_by_what_is_written_does_not_ask_how_it_is_divided(kind: str, ra
     x, y = plain()
     trainer = Trainer(replace(STILL, kind=kind, rank_by=rank_by), x, y)
     factors = noise(16, seed=3).exp()
-    inputs, _ = trainer._scaled(x, y)
+    inputs, _ = trainer.scaling.apply(x, y)
     with torch.no_grad():
         before = [features > 0 for features in trainer._features(inputs, 0.0)[0]]
         for layer in range(LAYERS):
@@ -303,7 +302,9 @@ def test_penalty_is_the_published_one(kind: str):
 def test_a_larger_penalty_leaves_fewer_features_active():
     l0 = []
     for penalty in (0.0, 0.03, 0.3):
-        settings = Settings(24, sparsity="jumprelu", penalty=penalty, steps=100, warm_up=10, lr=1e-2)
+        settings = TranscoderSettings(
+            24, sparsity="jumprelu", penalty=penalty, steps=100, warm_up=10, lr=1e-2
+        )
         l0.append(
             evaluate(
                 train(settings, planted(512), batches(settings)).transcoders, *planted(800, seed=7)
@@ -323,7 +324,9 @@ def test_dead_features_are_revived(kind: str, sparsity: str, rank_by: str, least
     What a resampled feature writes is small at first, so that ranked by it not all four get through at once.
     """
     fired = {}
-    settings = Settings(16, kind, sparsity, k=2, penalty=1e-3, steps=400, warm_up=10, rank_by=rank_by)
+    settings = TranscoderSettings(
+        16, kind, sparsity, k=2, penalty=1e-3, steps=400, warm_up=10, rank_by=rank_by
+    )
     for resample in (True, False):
         settings = replace(settings, resample=resample)
         trainer = Trainer(settings, *planted(512))
@@ -384,13 +387,12 @@ def test_half_precision_of_products_changes_little():
     errors = []
     for precision in (torch.float32, torch.bfloat16):
         trained = train(replace(settings, precision=precision), planted(256), batches(settings, size=64))
-        errors.append(trained.history[-1].error)
+        errors.append(trained.history[-1].fvu)
         assert trained.transcoders.W_enc.dtype == torch.float32
     assert errors[1] == pytest.approx(errors[0], rel=0.1) and errors[0] != errors[1]
 
 
-# ---------------------------------------------------------------------------------------------------- what is
-# found
+# --------------------------------------------------------------------------------------------- what is found
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
@@ -399,25 +401,26 @@ def test_planted_features_that_are_passed_on_are_found_by_a_clt(sparsity: str):
     can."""
     fresh, fits = planted(1000, seed=7), {}
     for kind in KINDS:
-        settings = Settings(24, kind, sparsity, k=2, penalty=1e-3, steps=250, warm_up=10, lr=6e-3, anneal=2)
+        settings = TranscoderSettings(
+            24, kind, sparsity, k=2, penalty=1e-3, steps=250, warm_up=10, lr=6e-3, anneal=2
+        )
         trained = train(settings, planted(512), batches(settings))
         fits[kind] = evaluate(trained.transcoders, *fresh)
-        assert trained.history[-1].error < 0.8 * trained.history[0].error
-    linear = linear_nmse(*fresh)
-    assert (fits["clt"].nmse < 0.15).all() and (linear > 0.4).all()
-    assert fits["plt"].nmse[0] < 0.15
-    assert (fits["plt"].nmse[1:] > 3 * fits["clt"].nmse[1:]).all()
+        assert trained.history[-1].fvu < 0.8 * trained.history[0].fvu
+    linear = linear_fvu(*fresh)
+    assert (fits["clt"].fvu < 0.15).all() and (linear > 0.4).all()
+    assert fits["plt"].fvu[0] < 0.15
+    assert (fits["plt"].fvu[1:] > 3 * fits["clt"].fvu[1:]).all()
 
 
 def test_planted_features_of_one_layer_are_found_by_a_plt():
-    settings = Settings(24, "plt", k=2, steps=250, warm_up=10, lr=6e-3, anneal=2)
+    settings = TranscoderSettings(24, "plt", k=2, steps=250, warm_up=10, lr=6e-3, anneal=2)
     t = train(settings, planted(512), batches(settings, passed_on=False)).transcoders
     fresh = planted(1000, seed=7, passed_on=False)
-    assert (evaluate(t, *fresh).nmse < 0.15).all() and (linear_nmse(*fresh) > 0.4).all()
+    assert (evaluate(t, *fresh).fvu < 0.15).all() and (linear_fvu(*fresh) > 0.4).all()
 
 
-# --------------------------------------------------------------------------------------- seeds, and going on
-# later
+# --------------------------------------------------------------------------------- seeds, and going on later
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
@@ -450,7 +453,7 @@ def test_training_where_gradients_are_switched_off():
 )
 def test_going_on_is_going_through(kind: str, sparsity: str, skip: bool):
     """Bit for bit, across a resampling, whose draws are part of the state."""
-    settings = Settings(16, kind, sparsity, k=2, skip=skip, steps=300, warm_up=10)
+    settings = TranscoderSettings(16, kind, sparsity, k=2, skip=skip, steps=300, warm_up=10)
     data = list(batches(replace(settings, steps=110), size=32))
     through = Trainer(settings, *planted(128))
     for x, y in data[:95]:
@@ -483,8 +486,7 @@ def test_a_state_from_before_the_first_step():
     assert same(through.result(), on.result())
 
 
-# ------------------------------------------------------------------------------------------------------- bad
-# input
+# ------------------------------------------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(

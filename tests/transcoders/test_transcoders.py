@@ -12,7 +12,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import transcoders
-from mi_utils.transcoders.transcoders import Transcoders, check_fits, evaluate, load, save, skip_alone
+from mi_utils.transcoders.files import load, save
+from mi_utils.transcoders.transcoders import Transcoders, check_fits, evaluate, skip_alone
 
 LAYERS, D, FEATURES = 3, 5, 7
 KINDS = ("clt", "plt")
@@ -75,8 +76,7 @@ def literal(t: Transcoders, x: Tensor) -> tuple[Tensor, Tensor]:
     return features, outputs
 
 
-# ----------------------------------------------------------------------------------------------- what they
-# compute
+# ----------------------------------------------------------------------------------------- what they compute
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,8 +145,7 @@ def test_skip_alone_has_no_feature_left(kind: str):
     close(without.output([torch.zeros(4, FEATURES)] * 3, 2), without.b_dec[2].expand(4, D))
 
 
-# ------------------------------------------------------------------------------------------------- how well
-# they do
+# ------------------------------------------------------------------------------------------ how well they do
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -158,7 +157,7 @@ def test_evaluate_by_hand(kind: str, skip: bool):
     for layer in range(LAYERS):
         error = sum((y[layer, i] - outputs[layer, i]).square().sum() for i in range(9))
         total = sum((y[layer, i] - y[layer].mean(dim=0)).square().sum() for i in range(9))
-        assert fit.nmse[layer].item() == pytest.approx((error / total).item(), rel=1e-4)
+        assert fit.fvu[layer].item() == pytest.approx((error / total).item(), rel=1e-4)
         assert fit.l0[layer].item() == pytest.approx((features[layer] > 0).sum().item() / 9, rel=1e-5)
     close(fit.density, (features > 0).float().mean(dim=1))
     assert fit.dead == pytest.approx((~(features > 0).any(dim=1)).float().mean().item())
@@ -167,10 +166,10 @@ def test_evaluate_by_hand(kind: str, skip: bool):
 def test_perfect_is_zero_and_the_mean_alone_is_one():
     t, x = made_up(skip=True), noise(LAYERS, 9, D, seed=9)
     features, outputs = literal(t, x)
-    assert evaluate(t, x, outputs).nmse.max() < 1e-9
+    assert evaluate(t, x, outputs).fvu.max() < 1e-9
     mean = replace(skip_alone(t), W_skip=None, b_dec=outputs.mean(dim=1))
     fit = evaluate(mean, x, outputs)
-    close(fit.nmse, torch.ones(3))
+    close(fit.fvu, torch.ones(3))
     assert fit.l0.tolist() == [0, 0, 0] and fit.dead == 1
 
 
@@ -180,7 +179,7 @@ def test_half_precision_is_measured_in_float32():
         noise(LAYERS, 9, D, seed=9).bfloat16(),
         noise(LAYERS, 9, D, seed=10).bfloat16(),
     )
-    assert torch.equal(evaluate(t, x, y).nmse, evaluate(t, x.float(), y.float()).nmse)
+    assert torch.equal(evaluate(t, x, y).fvu, evaluate(t, x.float(), y.float()).fvu)
 
 
 def test_what_cannot_be_evaluated(unchecked: None):
@@ -276,22 +275,21 @@ def test_files_that_hold_no_transcoders(tmp_path: Path):
         save_file({"W_enc": torch.zeros(1)}, other, metadata)
         bad(other, "does not hold transcoders of this project's format")
     whole = save(made_up(skip=True), tmp_path / "whole.safetensors", bits=8)
-    about = {"format": transcoders.transcoders._FORMAT, "kind": "clt", "model": ""}
+    about = {"format": transcoders.files._FORMAT, "kind": "clt", "model": ""}
     stored = load_file(whole)
     for name in ("W_enc", "b_dec", "W_dec.1", "W_dec.2", "threshold"):
         save_file({key: value for key, value in stored.items() if not key.startswith(name)}, other, about)
         bad(other, "lack a part")
     save_file({**stored, "more": torch.zeros(1)}, other, about)
     bad(other)
-    save_file(stored, other, {"format": transcoders.transcoders._FORMAT, "model": ""})
+    save_file(stored, other, {"format": transcoders.files._FORMAT, "model": ""})
     bad(other, "lack a part")
     stored["b_dec"][0, 0] = math.nan
     save_file(stored, other, about)
     refused(lambda: load(other), "b_dec holds values that are not finite")
 
 
-# ------------------------------------------------------------------------------------------------------- bad
-# input
+# ------------------------------------------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(
