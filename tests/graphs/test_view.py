@@ -204,15 +204,20 @@ class Tags(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.tags, self.scripts = [], []
+        self.in_script = False
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        if tag == "script":
+        self.in_script = tag == "script"
+        if self.in_script:
             self.scripts.append("")
 
+    def handle_endtag(self, tag):
+        self.in_script = False
+
     def handle_data(self, data):
-        if self.tags and self.tags[-1][0] == "script":
+        if self.in_script:
             self.scripts[-1] += data
 
 
