@@ -74,17 +74,15 @@ REGISTRY: dict[str, ModelSpec] = {
         ModelSpec(
             "smollm2-135m",
             _SMOLLM2,
-            "SmolLM2-135M-Instruct: Llama architecture, 30 layers, 9 heads on 3 key-value heads, d_model "
-            "576; "
-            "instruction-tuned, dequantised from 4 bits",
+            "SmolLM2-135M-Instruct: Llama architecture, 30 layers, 9 heads on 3 key-value heads, "
+            "d_model 576; instruction-tuned, dequantised from 4 bits",
             "Apache-2.0",
         ),
         ModelSpec(
             "atlas",
             models.Shipped("atlas"),
-            "trained by this project on a known world (cities, sums, names): GPT-2 architecture, 4 layers, 4 "
-            "heads, "
-            "d_model 64; see mi_utils.atlas",
+            "trained by this project on a known world (cities, sums, names): GPT-2 architecture, 4 layers, "
+            "4 heads, d_model 64; see mi_utils.atlas",
             "MIT",
         ),
         ModelSpec(
@@ -255,8 +253,7 @@ def _trouble(name: str, source: Path | str, error: Exception) -> Exception:
         return ValueError(f"name is {name!r}, a model that can't be loaded ({reason})")
     return ModelNotAvailable(
         f"{name!r} is not in the Hugging Face cache and the hub could not be reached (or has no such model "
-        "in "
-        f"safetensors); the default {DEFAULT!r} needs no hub"
+        f"in safetensors); the default {DEFAULT!r} needs no hub"
     )
 
 

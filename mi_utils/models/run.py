@@ -19,7 +19,8 @@ Head = tuple[int, int]  # layer, head
 Hook = tuple[str, Callable]  # name of a hook point, what is called there
 Act = Callable[[nn.Module, tuple, dict[str, Any]], tuple[tuple, dict[str, Any]] | None]
 
-# TransformerLens' short names of the sites used in this series.
+# TransformerLens' short names of the sites used in this series, but for ``mlp_in``: here it is what the MLP
+# reads, after its norm (theirs comes before the norm).
 SITES = (
     "embed",
     "resid_pre",
@@ -33,6 +34,7 @@ SITES = (
     "result",
     "attn_out",
     "resid_mid",
+    "mlp_in",
     "mlp_pre",
     "mlp_post",
     "mlp_out",
@@ -67,7 +69,8 @@ def hook_name(model: TransformerBridge, site: str, layer: SupportsIndex | None =
     switch = _SWITCHES.get(site)
     if switch and not getattr(model.cfg, switch, False):
         raise ValueError(f"site is {site!r}, which is switched off; call model.set_{switch}(True) first")
-    return get_act_name(_ALIASES.get(site, site), check_layer(model, layer))
+    layer = check_layer(model, layer)
+    return f"blocks.{layer}.mlp.hook_in" if site == "mlp_in" else get_act_name(_ALIASES.get(site, site), layer)
 
 
 def check_layer(model: TransformerBridge, layer: SupportsIndex | None) -> int:
@@ -178,8 +181,8 @@ def look_only(act: Callable[[Tensor], Any]) -> Callable:
 def attached(model: TransformerBridge, hooks: Iterable[Hook]) -> Iterator[None]:
     """While this lasts, the forward hooks are in place.
 
-    TransformerLens' ``model.hooks`` and ``run_with_hooks`` look up every name anew (10 ms each in the default
-    model), and version 3 ignores a name it doesn't know.
+    TransformerLens' ``model.hooks`` and ``run_with_hooks`` look up every name anew (10 ms each in the
+    default model), and version 3 ignores a name it doesn't know.
 
     Raises:
         ValueError: a hook point that the model doesn't have.
@@ -204,8 +207,8 @@ def attached(model: TransformerBridge, hooks: Iterable[Hook]) -> Iterator[None]:
 def before_each(modules: Iterable[nn.Module], act: Act) -> Iterator[None]:
     """While this lasts, ``act(module, args, kwargs)`` comes before every call of each of the modules.
 
-    It may return other ``(args, kwargs)``, which are used instead. Hook points show what is computed in a block;
-    this shows what the block is called with: masks, positions, memory of keys and values.
+    It may return other ``(args, kwargs)``, which are used instead. Hook points show what is computed in a
+    block; this shows what the block is called with: masks, positions, memory of keys and values.
     """
     handles = [module.register_forward_pre_hook(act, with_kwargs=True) for module in modules]
     try:
@@ -277,9 +280,9 @@ def rows_at_once(model: TransformerBridge) -> int:
 
 # -- norms ---------------------------------------------------------------------------------------------
 
-# What a norm does besides its learned scale, which ``load_model`` folds into the weights that read it. RMSNorm
-# divides by the root of the mean square; LayerNorm subtracts the mean first. Held fixed in one run, both are
-# linear in the stream, which is what direct logit attribution and path patching rest on.
+# What a norm does besides its learned scale, which ``load_model`` folds into the weights that read it.
+# RMSNorm divides by the root of the mean square; LayerNorm subtracts the mean first. Held fixed in one run,
+# both are linear in the stream, which is what direct logit attribution and path patching rest on.
 
 
 def centred(model: TransformerBridge, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:

@@ -8,10 +8,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models, prompts
 
-GATED = {
-    "attn_in": "set_use_attn_in",
-    "result": "set_use_attn_result",
-}  # off unless asked for: they cost memory
+# Off unless asked for: they cost memory.
+GATED = {"attn_in": "set_use_attn_in", "result": "set_use_attn_result"}
 ONCE = ("embed", "final_scale")
 TEXT = "When Mary and John went to the store"
 LOADED = ["llama_model", "gpt2_model", "real_model"]
@@ -31,7 +29,9 @@ def shapes(model: TransformerBridge, pos: int) -> dict[str, tuple[int, ...]]:
     cfg = model.cfg
     shared = cfg.n_key_value_heads or cfg.n_heads
     stream = (pos, cfg.d_model)
-    expected = dict.fromkeys(("embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"), stream)
+    expected = dict.fromkeys(
+        ("embed", "resid_pre", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post"), stream
+    )
     return expected | {
         "attn_in": (pos, cfg.n_heads, cfg.d_model),
         "q": (pos, cfg.n_heads, cfg.d_head),
@@ -100,6 +100,7 @@ def test_sites_are_what_they_are_called(model: TransformerBridge):
     same(at["resid_pre"], cache[models.hook_name(model, "resid_post", 0)])
     same(at["resid_mid"], at["resid_pre"] + at["attn_out"])
     same(at["resid_post"], at["resid_mid"] + at["mlp_out"])
+    same(at["mlp_in"], models.centred(model, at["resid_mid"]) / models.norm_scale(model, at["resid_mid"]))
     same(at["pattern"], at["scores"].softmax(-1))
     same(at["result"], torch.einsum("bphd,hdm->bphm", at["z"], model.W_O[1]))
     same(at["attn_out"], at["result"].sum(2) + bias(block.attn, "b_O"))
@@ -255,11 +256,7 @@ def test_heads_that_the_model_does_not_have(
 def test_each_query_head_has_the_keys_and_values_that_it_shares(model: TransformerBridge):
     tokens = prompts.encode(model, TEXT)
     _, cache = model.run_with_cache(tokens)
-    read = (
-        cache["blocks.1.ln1.hook_out"]
-        if "blocks.1.ln1.hook_out" in cache
-        else cache["blocks.1.ln1.hook_normalized"]
-    )
+    read = models.centred(model, cache["resid_pre", 1]) / models.norm_scale(model, cache["resid_pre", 1])
     attn = model.blocks[1].attn
     values = torch.einsum("bpm,hmd->bphd", read, models.value_weights(model, 1))
     bias = getattr(attn, "b_V", None)
@@ -395,9 +392,8 @@ def test_the_body_runs_all_blocks_and_no_unembedding(model: TransformerBridge):
         "ln_final.hook_normalized",
         "unembed.hook_in",
     ]
-    with models.attached(
-        model, [(name, models.look_only(lambda value, name=name: passed.append(name))) for name in names]
-    ):
+    watch = [(name, models.look_only(lambda value, name=name: passed.append(name))) for name in names]
+    with models.attached(model, watch):
         models.run_body(model, prompts.encode(model, TEXT))
     assert passed == names[:2]
 
