@@ -5,8 +5,10 @@ public functions and classes that stand in them; ``patching.path_patch`` then im
 Nothing is listed by hand: a function is offered because it stands in a module. A module that declares
 ``__all__`` offers only what is in it.
 
-Constants stay with their module (``patching.engine.HEAD_SITES``), and so does a name that stands in two modules
-of a package: asking the package for it is an error that names both.
+``mi_utils`` itself offers its packages and modules only: a function is found in its topic.
+
+Constants stay with their module (``patching.engine.HEAD_SITES``), and so does a name that stands in two
+modules of a package: asking the package for it is an error that names both.
 """
 
 import ast
@@ -57,18 +59,20 @@ def modules(package: str) -> tuple[str, ...]:
 @cache
 def table(package: str) -> Table:
     """Each public function and class of a package's modules, with the modules that define it."""
+    if "." not in package:  # mi_utils itself
+        return {}
     found: dict[str, list[str]] = {}
     for module in modules(package):
         source = _folder(package) / f"{module}.py"
         if source.is_file():
-            for name in _offered(source):
+            for name in offered(source.read_text(encoding="utf-8")):
                 found.setdefault(name, []).append(module)
     return {name: tuple(places) for name, places in found.items()}
 
 
-def _offered(source: Path) -> list[str]:
+def offered(source: str) -> list[str]:
     """The public functions and classes that a module defines; where it declares ``__all__``, those in it."""
-    body = ast.parse(source.read_text(encoding="utf-8")).body
+    body = ast.parse(source).body
     defined = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     for node in body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":

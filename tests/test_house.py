@@ -1,204 +1,318 @@
-"""The rules of the house, read off the sources: who may import whom, what a name means, where hooks are attached."""
+"""The project keeps the rules of the house, and each rule notices a fault that is planted for it."""
 
-import ast
-import graphlib
-import json
-from collections.abc import Iterator
-from pathlib import Path
-
+import house_rules as rules
 import pytest
+from house import ROOT, House, notebook_code, part, read_house
+from house_rules import GROUND, RULES, TOPICS, Rule, faults_of_notebook
 
-from mi_utils import _contents
-
-ROOT = Path(__file__).parent.parent
-TOPICS = (
-    "circuits",
-    "features",
-    "graphs",
-    "heads",
-    "lens",
-    "patching",
-    "sae",
-    "superposition",
-    "transcoders",
+STILL = (
+    "circle of mi_utils.graphs",
+    "circle of data_files, models",
+    "class Fit in",
+    "class Graph in",
+    "class Settings in",
+    "class Step in",
+    "class Trained in",
+    "mi_utils.features.page in",
+    "mi_utils.graphs.build in",
+    "mi_utils.graphs.run in",
+    "mi_utils.plots.card in",
+    "mi_utils.plots.sentence in",
+    "mi_utils.transcoders.load in",
+    "function activations in",
+    "function card in",
+    "function mean_z in",
+    "function page in",
+    "function read in",
+    "function sentence in",
+    "mi_utils.circuits.edge_attribution puts together the name of a hook point",
+    "mi_utils.transcoders.replacement puts together the name of a hook point",
+    "mi_utils.transcoders.transcoders puts together the name of a hook point",
+    "mi_utils.features.page computes a digest",
+    "mi_utils.features.view moves a file into place",
+    "mi_utils.grading.store moves a file into place",
+    "mi_utils.graphs.conversion moves a file into place",
+    "mi_utils.graphs.view computes a digest",
+    "mi_utils.graphs.view moves a file into place",
+    "mi_utils.lens.lens moves a file into place",
+    "mi_utils.models.wheel computes a digest",
+    "mi_utils.transcoders.transcoders moves a file into place",
+    "mi_workshop.makers.samples moves a file into place",
+    "mi_utils.claims puts HTML together by hand",
+    "mi_utils.features.cards puts HTML together by hand",
+    "mi_utils.features.page puts HTML together by hand",
+    "mi_utils.grading.core puts HTML together by hand",
+    "mi_utils.grading.own puts HTML together by hand",
+    "mi_utils.grading.progress puts HTML together by hand",
+    "mi_utils.graphs.view puts HTML together by hand",
+    "mi_utils.lens.view puts HTML together by hand",
+    "mi_utils.patching.view puts HTML together by hand",
+    "mi_utils.plots.style puts HTML together by hand",
+    "mi_utils.plots.text puts HTML together by hand",
+    "mi_workshop.exercises puts HTML together by hand",
+    "mi_workshop.formulas puts HTML together by hand",
+    "mi_workshop.pages puts HTML together by hand",
+    "mi_workshop.results puts HTML together by hand",
+    "mi_workshop.run puts HTML together by hand",
+    "mi_utils.circuits.heads draws",
+    "mi_utils.patching.engine is long",
+    "mi_utils.patching.view is long",
+    "mi_utils.superposition.view is long",
+    "mi_utils.transcoders.files is long",
+    "mi_utils.transcoders.training is long",
+    "mi_utils.circuits.tasks has a long line",
+    "mi_utils.corpus has a long line",
+    "mi_utils.features.cards has a long line",
+    "mi_utils.features.page has a long line",
+    "mi_utils.features.rules has a long line",
+    "mi_utils.graphs.attribution has a long line",
+    "mi_utils.graphs.view has a long line",
+    "mi_utils.lens.view has a long line",
+    "mi_utils.patching.engine has a long line",
+    "mi_utils.patching.view has a long line",
+    "mi_utils.plots.tables has a long line",
+    "mi_utils.prompts.ioi has a long line",
+    "mi_workshop.bench_patching has a long line",
+    "mi_workshop.bench_transcoders has a long line",
+    "mi_workshop.cli has a long line",
+    "mi_workshop.doctor has a long line",
+    "mi_workshop.makers.corpus has a long line",
+    "tests.browser.test_feature_view_browser has a long line",
+    "tests.browser.test_graph_view_browser has a long line",
+    "tests.browser.test_pages_browser has a long line",
+    "tests.circuits.test_edge_ablation has a long line",
+    "tests.lens.test_lens has a long line",
+    "tests.lens.test_training has a long line",
+    "tests.notebooks.hygiene has a long line",
+    "tests.notebooks.test_exercises_generator has a long line",
+    "tests.test_atlas has a long line",
+    "tests.workshop.test_pages has a long line",
+    "tests.workshop.test_run has a long line",
+    "02_sparse_autoencoders imports",
+    "03_logit_and_tuned_lens imports",
+    "04_activation_patching imports",
+    "05_induction_circuits imports",
+    "06_ioi_circuit imports",
+    "07_cross_layer_transcoders imports",
+    "08_attribution_graphs imports",
 )
-# What topics stand on.
-GROUND = ("atlas", "claims", "config", "corpus", "data_files", "harvest", "models", "plots", "prompts")
-# Only ``models.run`` attaches hooks; checks of exercises look at what learners write, and import nothing.
-HOOKING = {"add_hook", "run_with_hooks", "hooks", "register_forward_hook", "register_forward_pre_hook"}
 
 
-def module_name(file: Path) -> str:
-    parts = file.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+@pytest.fixture(scope="module")
+def project() -> House:
+    return read_house()
 
 
-MODULES = {
-    module_name(file): ast.parse(file.read_text(encoding="utf-8"))
-    for package in ("mi_utils", "mi_workshop")
-    for file in sorted((ROOT / package).rglob("*.py"))
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_project_keeps_the_rule(rule: Rule, project: House):
+    assert [fault for fault in rule(project) if not fault.startswith(STILL)] == []
+
+
+# A rule, sources that break it, and the sentence that says so; in those under GOOD it finds nothing.
+PLANTED: list[tuple[Rule, dict[str, str], str]] = [
+    (
+        rules.the_package_does_not_need_the_workshop,
+        {"mi_utils.config": "def folder():\n    from mi_workshop import run"},
+        "mi_utils.config imports mi_workshop.run",
+    ),
+    (
+        rules.every_package_has_its_place,
+        {"mi_utils": "", "mi_utils.misc": "", "mi_utils.misc.more": ""},
+        "mi_utils.misc is neither a topic nor what topics stand on",
+    ),
+    (
+        rules.topics_import_what_stands_before_them,
+        {
+            "mi_utils.sae.sae": "from mi_utils.graphs import local",
+            "mi_utils.graphs": "",
+            "mi_utils.graphs.local": "",
+        },
+        "sae imports graphs",
+    ),
+    (
+        rules.topics_import_what_stands_before_them,
+        {"mi_utils.models.run": "def f():\n    import mi_utils.lens", "mi_utils.lens": ""},
+        "models imports lens",
+    ),
+    (
+        rules.plots_and_claims_know_no_model,
+        {"mi_utils.claims": "from mi_utils import models", "mi_utils": "", "mi_utils.models": ""},
+        "claims imports models",
+    ),
+    (
+        rules.checks_of_exercises_stand_alone,
+        {"mi_utils.grading.nb00.heads": "from mi_utils import config", "mi_utils": "", "mi_utils.config": ""},
+        "mi_utils.grading.nb00.heads imports config",
+    ),
+    (
+        rules.nothing_is_imported_in_a_circle,
+        {
+            "mi_utils.a": "",
+            "mi_utils.a.one": "from mi_utils import a\n\ndef f():\n    a.Two()",
+            "mi_utils.a.two": "from mi_utils.a import one\nclass Two: ...",
+        },
+        "circle of mi_utils.a.one, mi_utils.a.two",
+    ),
+    (
+        rules.no_two_parts_need_each_other,
+        {
+            "mi_utils.a": "",
+            "mi_utils.a.one": "import mi_utils.b.two",
+            "mi_utils.a.two": "",
+            "mi_utils.b": "",
+            "mi_utils.b.one": "from mi_utils.a.two import some",
+            "mi_utils.b.two": "",
+        },
+        "circle of a, b",
+    ),
+    (
+        rules.a_class_has_a_name_of_its_own,
+        {"mi_utils.sae.sae": "class Fit: ...", "mi_utils.lens.lens": "class Fit: ..."},
+        "class Fit in mi_utils.lens.lens, mi_utils.sae.sae",
+    ),
+    (
+        rules.a_package_offers_each_name_once,
+        {"mi_utils.lens": "", "mi_utils.lens.a": "def f(): ...", "mi_utils.lens.b": "class f: ..."},
+        "mi_utils.lens.f in a, b",
+    ),
+    (
+        rules.a_package_offers_each_name_once,
+        {"mi_utils.lens": "", "mi_utils.lens.a": "def b(): ...", "mi_utils.lens.b": ""},
+        "mi_utils.lens.b in a",
+    ),
+    (
+        rules.packages_share_no_words_but_the_agreed,
+        {"mi_utils.lens.lens": "def mean(): ...", "mi_utils.harvest": "def mean(): ...\ndef load(): ..."},
+        "function mean in harvest, lens",
+    ),
+    (
+        rules.hooks_are_attached_in_models_run,
+        {"mi_utils.lens.lens": "for point in points: point.add_hook(act)"},
+        "mi_utils.lens.lens attaches hooks: add_hook",
+    ),
+    (
+        rules.hooks_are_attached_in_models_run,
+        {"mi_utils.lens.lens": "with model.hooks(fwd_hooks=[]): ..."},
+        "mi_utils.lens.lens attaches hooks: hooks",
+    ),
+    (
+        rules.hook_points_are_named_in_models_run,
+        {"mi_utils.lens.lens": "name = f'blocks.{layer}.attn.hook_z'"},
+        "mi_utils.lens.lens puts together the name of a hook point",
+    ),
+    (
+        rules.files_are_written_in_data_files,
+        {"mi_utils.lens.lens": "import os\nos.replace(new, file)"},
+        "mi_utils.lens.lens moves a file into place",
+    ),
+    (
+        rules.files_are_written_in_data_files,
+        {"mi_workshop.run": "import hashlib\nhashlib.file_digest(file, 'sha256')"},
+        "mi_workshop.run computes a digest",
+    ),
+    (
+        rules.html_is_made_from_templates,
+        {"mi_utils.claims": "row = f'<td style={x}>{text}'"},
+        "mi_utils.claims puts HTML together by hand",
+    ),
+    (
+        rules.html_is_made_from_templates,
+        {"mi_utils.claims": "row = '<div>' + text"},
+        "mi_utils.claims puts HTML together by hand",
+    ),
+    (
+        rules.html_is_made_from_templates,
+        {"mi_utils.claims": "row = '<p class=said>{}'.format(text)"},
+        "mi_utils.claims puts HTML together by hand",
+    ),
+    (
+        rules.drawing_stands_in_modules_of_its_own,
+        {"mi_utils.circuits.heads": "def f():\n    import plotly.graph_objects as go"},
+        "mi_utils.circuits.heads draws",
+    ),
+    *(
+        (rules.sources_hold_nothing_unwelcome, {"mi_utils.lens.lens": source}, f"mi_utils.lens.lens {said}")
+        for source, said in (
+            ("from torch import *", "imports torch.*"),
+            ("from . import view", "imports .None.view"),
+            ("import pickle", "imports pickle"),
+            ("def f(x):\n    print(x)", "calls print"),
+            ("torch.load(file)", "calls torch.load"),
+            ("boot(name, trust_remote_code=True)", "says trust_remote_code"),
+            ("np.load(file, allow_pickle=True)", "says allow_pickle"),
+        )
+    ),
+    (rules.files_are_short, {"mi_utils.lens.lens": "x = 0\n" * 350}, "mi_utils.lens.lens is long"),
+    (
+        rules.lines_are_short,
+        {"tests.lens.test_lens": "x = " + "1" * 107},
+        "tests.lens.test_lens has a long line",
+    ),
+    (
+        rules.sources_are_formatted,
+        {"mi_utils.lens.lens": "x = [1,2]  # fmt: skip\n" * 11},
+        "11 exceptions from the formatter, in mi_utils.lens.lens",
+    ),
+]
+
+# What comes close to a fault, and is none.
+GOOD = {
+    "mi_utils": "",
+    "mi_utils.__main__": "from mi_workshop.cli import main",
+    "mi_utils.claims": "from mi_utils import plots\nf'{x}<br><b>{y}</b>'\nROW = '<td>{{ text }}</td>'",
+    "mi_utils.config": "def load(): ...",
+    "mi_utils.grading": "",
+    "mi_utils.grading.nb00.heads": f'SAYS = "{"word " * 30}"\nmodel.run_with_hooks(tokens)',
+    "mi_utils.grading.store": "from mi_utils import config",
+    "mi_utils.lens": "",
+    "mi_utils.lens.lens": "from mi_utils import models\ndef load(): ...\nclass _Fit: ...\n# print, fmt: skip",
+    "mi_utils.lens.view": "import plotly\nfrom mi_utils.lens.lens import load\ndef _load(): ...",
+    "mi_utils.models": "",
+    "mi_utils.models.run": "class _Fit: ...\npoint.add_hook(act)\nname = f'blocks.{layer}.mlp.hook_in'",
+    "mi_utils.plots": "",
+    "mi_utils.plots.html": "import hashlib\nhashlib.sha256(script)",
+    "mi_workshop.run": "from mi_utils import lens\nprint(lens.load())",
+    "tests.test_lens": "x = [1,2]  # fmt: skip\n" * 10 + "text.replace('a', 'b')",
 }
-PACKAGES = tuple(module_name(file) for file in sorted((ROOT / "mi_utils").rglob("__init__.py")))
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
-    """Full names of all that is imported somewhere in a source: modules, or names in modules."""
-    for node in ast.walk(tree):
-        yield from _names(node)
+@pytest.mark.parametrize(
+    ("rule", "sources", "said"), PLANTED, ids=[f"{rule.__name__}: {said}" for rule, _, said in PLANTED]
+)
+def test_the_rule_notices_a_planted_fault(rule: Rule, sources: dict[str, str], said: str):
+    assert list(dict.fromkeys(rule(House(sources)))) == [said]
 
 
-def _names(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    if isinstance(node, ast.ImportFrom):
-        assert not node.level, f"line {node.lineno}: a relative import"
-        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_rule_leaves_good_sources_alone(rule: Rule):
+    assert list(rule(House(GOOD))) == []
 
 
-def run_at_import(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a source that are evaluated when it is imported: not the bodies of functions."""
-    for node in ast.iter_child_nodes(tree):
-        yield node
-        if isinstance(node, ast.Lambda) or (
-            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        ):
-            continue
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            arguments = [one for one in ast.walk(node.args) if isinstance(one, ast.arg) and one.annotation]
-            evaluated = [*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)]
-            evaluated += [one.annotation for one in arguments] + [node.returns] * bool(node.returns)
-            for part in evaluated:
-                yield part
-                yield from run_at_import(part)
-        else:
-            yield from run_at_import(node)
+def test_each_rule_was_shown_to_bite():
+    assert {rule for rule, _, _ in PLANTED} == set(RULES)
 
 
-def loaded(tree: ast.AST) -> set[str]:
-    """The modules of ours that are loaded while a source is imported.
-
-    ``from mi_utils import models`` alone loads the table of contents; ``models.Shipped`` in an annotation loads
-    ``mi_utils.models.wheel``.
-    """
-    nodes = list(run_at_import(tree))
-    names = [name for node in nodes for name in _names(node)]
-    packages = {name.rpartition(".")[2]: name for name in names if name in PACKAGES}
-    for node in nodes:
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
-            names.append(f"{packages[node.value.id]}.{node.attr}")
-    return {module for name in names if (module := module_of(name))}
-
-
-def module_of(name: str) -> str:
-    """The module of ours in which a full name stands; empty for what is not ours."""
-    if name in MODULES:
-        return name
-    package, _, last = name.rpartition(".")
-    if package in PACKAGES:
-        places = _contents.table(package).get(last, ())
-        return f"{package}.{places[0]}" if len(places) == 1 else package
-    return package if package in MODULES else ""
-
-
-def part(module: str) -> str:
-    """``models`` for ``mi_utils.models.run``: the package, or the single module, below ``mi_utils``."""
-    return module.split(".")[1] if "." in module else ""
-
-
-def imports_of(*parts: str) -> Iterator[tuple[str, str]]:
-    """Each module of some parts of ``mi_utils``, with each name that it imports, in functions too."""
-    for module, tree in MODULES.items():
-        if module.startswith("mi_utils.") and part(module) in parts:
-            yield from ((module, name) for name in imported(tree))
-
-
-def test_all_sources_are_read():
-    found = {part(module) for module in MODULES if module.startswith("mi_utils.")}
-    assert found - {"_contents", "__main__", "grading"} == {*TOPICS, *GROUND}
-    assert len(MODULES) > 100 and len(PACKAGES) > 10
-
-
-def test_the_package_does_not_need_the_workshop():
-    wrong = [
-        f"{module} imports {name}"
-        for module, tree in MODULES.items()
-        for name in imported(tree)
-        if module.startswith("mi_utils") and name.startswith("mi_workshop")
-    ]
-    assert wrong == ["mi_utils.__main__ imports mi_workshop.cli.main"]
+# -- notebooks ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("folder", ["notebooks", "notebooks/exercises"])
-def test_notebooks_do_not_need_the_workshop(folder: str):
+def test_notebooks_import_little_and_nothing_of_the_workshop(folder: str):
     files = sorted((ROOT / folder).glob("[0-9]*.ipynb"))
     assert len(files) >= 9
-    for file in files:
-        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        assert any("from mi_utils import" in source for source in code), file.name
-        assert not [source for source in code if "mi_workshop" in source], file.name
+    found = [fault for file in files for fault in faults_of_notebook(file.stem, notebook_code(file))]
+    assert [fault for fault in found if not fault.startswith(STILL)] == []
 
 
-def test_what_topics_stand_on_imports_no_topic():
-    wrong = [
-        f"{module} imports {name}"
-        for module, name in imports_of(*GROUND)
-        if name.startswith("mi_utils.") and part(name) in TOPICS
+def test_faults_of_notebooks_are_noticed():
+    many = "from mi_utils import a, b, c, d, e, f, g, h, i"
+    assert not list(faults_of_notebook("00", many))
+    assert list(faults_of_notebook("00", f"{many}\nfrom mi_utils.models.run import Hook")) == [
+        "00 imports 10 names"
     ]
-    assert wrong == []
-
-
-def test_plots_and_claims_know_no_model():
-    known = {part(name) for _, name in imports_of("plots", "claims") if name.startswith("mi_utils.")}
-    assert known <= {"_contents", "plots", "claims", "config", "data_files"}
-
-
-def test_checks_of_exercises_stand_alone():
-    known = {part(name) for _, name in imports_of("grading") if name.startswith("mi_utils.")}
-    assert known == {"grading", "config"}
-
-
-def test_no_circle_of_imports():
-    graph = {module: loaded(tree) - {module} for module, tree in MODULES.items()}
-    assert sum(map(len, graph.values())) > 200
-    try:
-        graphlib.TopologicalSorter(graph).prepare()
-    except graphlib.CycleError as circle:
-        pytest.fail(" <- ".join(circle.args[1]))
-
-
-def test_no_circle_of_packages():
-    """Nor between topics as a whole: what is imported in functions counts here too."""
-    graph: dict[str, set[str]] = {}
-    for module, tree in MODULES.items():
-        if module.startswith("mi_utils.") and part(module) != "__main__":
-            below = {part(name) for name in imported(tree) if name.startswith("mi_utils.")}
-            graph.setdefault(part(module), set()).update(below - {part(module)})
-    try:
-        graphlib.TopologicalSorter(graph).prepare()
-    except graphlib.CycleError as circle:
-        pytest.fail(" <- ".join(circle.args[1]))
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_no_function_has_the_name_of_a_module(package: str):
-    """``package.name`` would be the module, and the function could not be reached flat."""
-    assert not set(_contents.table(package)) & set(_contents.modules(package))
-
-
-def test_hooks_are_attached_in_one_place():
-    wrong = [
-        f"{module}, line {node.lineno}: {node.func.attr}"
-        for module, tree in MODULES.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in HOOKING
-        if module.startswith("mi_utils.") and part(module) != "grading" and module != "mi_utils.models.run"
-    ]
-    assert wrong == []
+    assert list(faults_of_notebook("00", "from mi_workshop import run")) == ["00 imports mi_workshop"]
 
 
 # -- the reading itself ---------------------------------------------------------------------------------
-
 
 SOURCE = """
 from typing import TYPE_CHECKING
@@ -217,10 +331,18 @@ class Drawn:
 """
 
 
-def test_what_is_loaded_while_a_source_is_imported():
+def test_what_is_loaded_while_a_source_is_imported(project: House):
+    both = House(project.sources | {"mi_utils.drawn": SOURCE})
     wanted = {f"mi_utils.{one}" for one in ("lens", "models", "patching", "plots")}
     wanted |= {"mi_utils.patching.engine", "mi_utils.models.load"}  # the annotations'
-    assert loaded(ast.parse(SOURCE)) == wanted
-    assert "mi_utils.circuits.heads.KeepOnly" in set(imported(ast.parse(SOURCE)))
-    assert module_of("mi_utils.patching.engine.Run") == "mi_utils.patching.engine"
-    assert module_of("torch.nn") == "" and part("mi_utils.harvest.pieces") == "harvest"
+    assert both.loaded_at_import["mi_utils.drawn"] == wanted
+    later = {"mi_utils.sae", "mi_utils.circuits.heads", "mi_utils.lens.lens"}
+    assert both.loaded["mi_utils.drawn"] == wanted | later
+    assert both.place("torch.nn") == ""
+
+
+def test_the_whole_project_is_read(project: House):
+    assert len(project.trees) > 150 and len(project.sources) > 270
+    assert {part(package) for package in project.packages} >= {*TOPICS, *GROUND, "grading"}
+    assert sum(map(len, project.loaded_at_import.values())) > 200
+    assert project.offers["mi_utils.patching"]["path_patch"] == ["paths"]

@@ -49,13 +49,13 @@ def convert(source: Path, folder: Path, *, bos: str) -> None:
         raise ValueError(f"source has architecture {meta['general.architecture']!r}; it should be 'llama'")
     if bos not in meta["tokenizer.ggml.tokens"]:
         raise ValueError(f"bos is {bos!r}; it should be a token of the model")
-    weights = state_dict(reader, meta)
-    model_config(meta, tied="lm_head.weight" not in weights, bos=bos).save_pretrained(folder)
+    weights = read_weights(reader, meta)
+    read_config(meta, tied="lm_head.weight" not in weights, bos=bos).save_pretrained(folder)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    tokenizer(meta, bos=bos).save_pretrained(folder)
+    read_tokenizer(meta, bos=bos).save_pretrained(folder)
 
 
-def state_dict(reader: GGUFReader, meta: dict[str, Any]) -> dict[str, torch.Tensor]:
+def read_weights(reader: GGUFReader, meta: dict[str, Any]) -> dict[str, torch.Tensor]:
     """All weights in float32 under Hugging Face's names."""
     heads = {"attn_q": meta["llama.attention.head_count"], "attn_k": meta["llama.attention.head_count_kv"]}
     weights = {}
@@ -78,7 +78,7 @@ def _rotate_half_layout(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return weight.reshape(heads, pairs, 2, columns).transpose(1, 2).reshape(rows, columns).contiguous()
 
 
-def model_config(meta: dict[str, Any], *, tied: bool, bos: str) -> LlamaConfig:
+def read_config(meta: dict[str, Any], *, tied: bool, bos: str) -> LlamaConfig:
     """The Llama configuration that the file's header describes."""
     tokens = meta["tokenizer.ggml.tokens"]
     heads, width = meta["llama.attention.head_count"], meta["llama.embedding_length"]
@@ -103,7 +103,7 @@ def model_config(meta: dict[str, Any], *, tied: bool, bos: str) -> LlamaConfig:
     )
 
 
-def tokenizer(meta: dict[str, Any], *, bos: str) -> PreTrainedTokenizerFast:
+def read_tokenizer(meta: dict[str, Any], *, bos: str) -> PreTrainedTokenizerFast:
     """The byte-level BPE tokenizer of the file, digits split one by one.
 
     The digit rule is not in the file's token list but in its name for the pre-tokenizer (``smollm``). Without

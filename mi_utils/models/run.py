@@ -70,7 +70,9 @@ def hook_name(model: TransformerBridge, site: str, layer: SupportsIndex | None =
     if switch and not getattr(model.cfg, switch, False):
         raise ValueError(f"site is {site!r}, which is switched off; call model.set_{switch}(True) first")
     layer = check_layer(model, layer)
-    return f"blocks.{layer}.mlp.hook_in" if site == "mlp_in" else get_act_name(_ALIASES.get(site, site), layer)
+    if site == "mlp_in":
+        return f"blocks.{layer}.mlp.hook_in"
+    return get_act_name(_ALIASES.get(site, site), layer)
 
 
 def check_layer(model: TransformerBridge, layer: SupportsIndex | None) -> int:
@@ -229,7 +231,7 @@ def body(model: TransformerBridge) -> nn.Module | None:
 
 
 def run_body(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> None:
-    """Run the model for the sake of hooks: without its unembedding, a fifth of the work, where that can be."""
+    """Run the model for the sake of hooks: where that can be without its unembedding, a fifth of the work."""
     inner = body(model)
     if inner is None:
         model(tokens, return_type=None)
