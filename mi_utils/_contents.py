@@ -7,7 +7,7 @@ Nothing is listed by hand: a function is offered because it stands in a module. 
 
 ``mi_utils`` itself offers its packages and modules only: a function is found in its topic.
 
-Constants stay with their module (``patching.engine.HEAD_SITES``), and so does a name that stands in two
+Constants stay with their module (``patching.recording.HEAD_SITES``), and so does a name that stands in two
 modules of a package: asking the package for it is an error that names both.
 """
 

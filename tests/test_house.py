@@ -55,7 +55,6 @@ STILL = (
     "mi_workshop.results puts HTML together by hand",
     "mi_workshop.run puts HTML together by hand",
     "mi_utils.circuits.heads draws",
-    "mi_utils.patching.engine is long",
     "mi_utils.patching.view is long",
     "mi_utils.superposition.view is long",
     "mi_utils.transcoders.files is long",
@@ -68,7 +67,6 @@ STILL = (
     "mi_utils.graphs.attribution has a long line",
     "mi_utils.graphs.view has a long line",
     "mi_utils.lens.view has a long line",
-    "mi_utils.patching.engine has a long line",
     "mi_utils.patching.view has a long line",
     "mi_utils.plots.tables has a long line",
     "mi_utils.prompts.ioi has a long line",
@@ -334,7 +332,7 @@ class Drawn:
 def test_what_is_loaded_while_a_source_is_imported(project: House):
     both = House(project.sources | {"mi_utils.drawn": SOURCE})
     wanted = {f"mi_utils.{one}" for one in ("lens", "models", "patching", "plots")}
-    wanted |= {"mi_utils.patching.engine", "mi_utils.models.load"}  # the annotations'
+    wanted |= {"mi_utils.patching.recording", "mi_utils.models.load"}  # the annotations'
     assert both.loaded_at_import["mi_utils.drawn"] == wanted
     later = {"mi_utils.sae", "mi_utils.circuits.heads", "mi_utils.lens.lens"}
     assert both.loaded["mi_utils.drawn"] == wanted | later

@@ -11,29 +11,24 @@ the model is causal and that each block reads what the one before it wrote. ``mi
 what notebooks import.
 """
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import DynamicCache
 
 from mi_utils import models
 from mi_utils.models.run import Hook
+from mi_utils.patching.recording import HEAD_SITES, Run, check_run, check_site, remembering
 
 Metric = Callable[[Float[Tensor, "*rows batch vocab"]], Float[Tensor, "*rows batch"]]
 
-STREAM_SITES = ("resid_pre", "attn_out", "resid_mid", "mlp_pre", "mlp_post", "mlp_out", "resid_post")
-HEAD_SITES = ("q", "k", "v", "z", "pattern", "scores", "result")
 Axis = Literal["position", "head"]
-# Axes of an activation that begins with the prompts: everything is (prompt, position, head, ...) but
-# attention.
+# Axes of an activation that begins with the prompts: all but attention's are (prompt, position, head, ...).
 POSITION_AXIS = {"pattern": 2, "scores": 2}
 HEAD_AXIS = {"pattern": 1, "scores": 1} | dict.fromkeys(("q", "k", "v", "z", "result"), 2)
 MOST_TOKENS = 2048  # through a layer at once: more is hardly faster, and costs memory
@@ -43,29 +38,6 @@ MOST_LOGITS = 128  # rows of logits at once
 def axis_of(site: str, part: Axis) -> int:
     """Which axis of a site's activation runs over its positions, or over its heads."""
     return (HEAD_AXIS if part == "head" else POSITION_AXIS).get(site, 1)
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one forward pass over prompts of one length leaves behind.
-
-    ``run["z", 5]`` is the activation at a site that was recorded; ``resid_pre`` always is.
-    """
-
-    model: str
-    tokens: Int[Tensor, "batch pos"]
-    logits: Float[Tensor, "batch vocab"]  # at the last position, float32 whatever the model's dtype
-    activations: dict[tuple[str, int], Tensor] = field(repr=False)
-    inputs: tuple[Tensor, ...] = field(repr=False)  # of each block: resid_pre before any hook
-    # [batch head pos d_head] of each layer; empty where the model's attention doesn't keep them
-    keys_values: tuple[tuple[Tensor, Tensor], ...] = field(repr=False)
-    arguments: tuple[dict[str, Any], ...] = field(repr=False)  # what each block got besides its input
-
-    def __getitem__(self, key: tuple[str, int]) -> Tensor:
-        if key not in self.activations:
-            sites = ", ".join(dict.fromkeys(site for site, _ in self.activations))
-            raise ValueError(f"{key!r} was not recorded; this run holds {sites} (record takes more sites)")
-        return self.activations[key]
 
 
 @dataclass(frozen=True)
@@ -82,89 +54,6 @@ class Patch:
     value: Tensor = field(repr=False)
     position: int | None = None
     head: int | None = None
-
-
-@torch.no_grad()
-def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], sites: Iterable[str] = ()) -> Run:
-    """Run the prompts once and keep what patching needs.
-
-    Args:
-        model: a causal model.
-        tokens: prompts of one length, as ``prompts.encode`` gives them.
-        sites: names of ``STREAM_SITES`` or ``HEAD_SITES`` to keep in every layer, besides ``resid_pre``.
-
-    Raises:
-        ValueError: no prompts, or an unknown site.
-    """
-    if isinstance(sites, str):
-        raise ValueError(f"sites is {sites!r}; it should be several names, such as ({sites!r},)")
-    if not tokens.numel():
-        raise ValueError(
-            f"tokens has shape {tuple(tokens.shape)}; it should hold at least one prompt and position"
-        )
-    kept: dict[tuple[str, int], Tensor] = {}
-    last = model.cfg.n_layers - 1
-    names = dict.fromkeys(("resid_pre", *sites))
-    places = dict.fromkeys(
-        [*((site, layer) for site in names for layer in range(last + 1)), ("resid_post", last)]
-    )
-    hooks = [models.keeper(_hook_name(model, *place), place, kept) for place in places]
-    calls: list[dict[str, Any]] = []
-    memory = DynamicCache()
-    with (
-        models.attached(model, hooks),
-        models.before_each(
-            model.blocks, lambda block, args, named: calls.append(_by_name(block, args, named))
-        ),
-        _remembering(model, memory),
-    ):
-        models.run_body(model, tokens)
-    inputs = tuple(call.pop("input").detach() for call in calls)
-    logits = models.unembed(model, kept["resid_post", last][:, -1]).float()
-    if "resid_post" not in names:
-        del kept["resid_post", last]
-    return Run(
-        model.cfg.model_name, tokens, logits, kept, inputs, _keys_values(memory, last + 1), tuple(calls)
-    )
-
-
-def _hook_name(model: TransformerBridge, site: str, layer: int) -> str:
-    name = models.hook_name(model, site, layer)
-    if site not in STREAM_SITES + HEAD_SITES:
-        raise ValueError(
-            f"site is {site!r}, which can't be patched; {', '.join(STREAM_SITES + HEAD_SITES)} can"
-        )
-    return name
-
-
-def _by_name(block: nn.Module, args: tuple, named: dict[str, Any]) -> dict[str, Any]:
-    """What a block is called with: its input as ``input``, all else under the names in its signature."""
-    names = list(inspect.signature(block.original_component.forward).parameters)
-    named = {**dict(zip(names, args, strict=False)), **named}
-    return {"input": named.pop(names[0]), **named}
-
-
-@contextmanager
-def _remembering(model: TransformerBridge, memory: Any) -> Iterator[None]:
-    """While this lasts, attention keeps its keys and values in ``memory``, and reads from there what is kept.
-
-    Hugging Face's models make such a cache themselves, and hand it down under names that change with the version
-    (``past_key_values`` became ``cache``); TransformerLens' attention looks for ``past_key_values`` alone. So it is
-    handed to each attention directly. Models of TransformerLens' own have none.
-    """
-
-    def give(attention: nn.Module, args: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        return args, named | {"past_key_values": memory}
-
-    remember = [] if models.body(model) is None else [block.attn for block in model.blocks]
-    with models.before_each(remember, give):
-        yield
-
-
-def _keys_values(memory: DynamicCache, n_layers: int) -> tuple[tuple[Tensor, Tensor], ...]:
-    """What attention kept, layer by layer; nothing at all unless it was kept in every layer."""
-    found = tuple((layer.keys, layer.values) for layer in memory.layers if layer.keys is not None)
-    return found if len(found) == n_layers else ()
 
 
 # -- the patched run -----------------------------------------------------------------------------------
@@ -232,7 +121,7 @@ def run_patched(
     chunk: list[_Row] = []
     with models.attached(model, _hooks(model, base, moving, chunk)):
         for chunk[:] in _chunks(moving, base):
-            with _remembering(model, _KeysValues(base, chunk[0].start)):
+            with remembering(model, _KeysValues(base, chunk[0].start)):
                 stream = _through_the_layers(model, base, chunk)
             result[[row.index for row in chunk]] = _measured(model, stream, len(base.tokens), metric)
     return result
@@ -251,7 +140,7 @@ def _row(model: TransformerBridge, base: Run, index: int, patches: Sequence[Patc
     if isinstance(patches, Patch):
         raise ValueError("interventions holds a single Patch; it should hold sets of patches: [[patch], ...]")
     for patch in patches:
-        _hook_name(model, patch.site, models.check_layer(model, patch.layer))
+        check_site(model, patch.site, models.check_layer(model, patch.layer))
         if patch.site in ("pattern", "scores") and models.body(model) is None:
             raise ValueError(
                 f"site is {patch.site!r}, which a model of TransformerLens' own computes but does not use"
@@ -271,12 +160,6 @@ def _row(model: TransformerBridge, base: Run, index: int, patches: Sequence[Patc
     return _Row(index, patches, begin, min((patch.layer for patch in patches), default=0))
 
 
-def check_run(model: TransformerBridge, run: Run) -> None:
-    """Raises: ValueError where the run was recorded with another model."""
-    if run.model != model.cfg.model_name:
-        raise ValueError(f"the run was recorded with {run.model!r}; it should be of {model.cfg.model_name!r}")
-
-
 def _check_index(name: str, value: int, count: int) -> None:
     if not 0 <= value < count:
         raise ValueError(
@@ -287,8 +170,7 @@ def _check_index(name: str, value: int, count: int) -> None:
 def _through_the_layers(
     model: TransformerBridge, base: Run, rows: list[_Row]
 ) -> Float[Tensor, "row d_model"]:
-    """The last residual stream at the last position, prompts of a row together. ``rows`` are sorted by
-    layer."""
+    """The last residual stream at the last position, prompts of a row together; ``rows`` sorted by layer."""
     start = rows[0].start
     stream = base.inputs[rows[0].layer][:0, start:]
     for layer in range(rows[0].layer, model.cfg.n_layers):
@@ -322,13 +204,10 @@ def _hooks(model: TransformerBridge, base: Run, rows: list[_Row], chunk: list[_R
 
     def hook(site: str, layer: int) -> Hook:
         def put(value: Tensor, hook: Any) -> Tensor:
-            if (
-                site != "resid_mid"
-            ):  # its hook is where the MLP reads: written into, the stream itself changes
+            if site != "resid_mid":  # its hook is where the MLP reads: written into, the stream changes too
                 value = value.clone()
-            for row, part in zip(
-                chunk, value.split(batch), strict=False
-            ):  # rows that join later are not there yet
+            parts = value.split(batch)  # rows that join later are not there yet
+            for row, part in zip(chunk, parts, strict=False):
                 for patch in row.patches:
                     if (patch.site, patch.layer) == (site, layer):
                         _put(part, patch, row.start, length)
@@ -336,10 +215,8 @@ def _hooks(model: TransformerBridge, base: Run, rows: list[_Row], chunk: list[_R
 
         return models.hook_name(model, site, layer), put
 
-    return [
-        hook(*key)
-        for key in dict.fromkeys((patch.site, patch.layer) for row in rows for patch in row.patches)
-    ]
+    places = dict.fromkeys((patch.site, patch.layer) for row in rows for patch in row.patches)
+    return [hook(*place) for place in places]
 
 
 def _put(value: Tensor, patch: Patch, start: int, length: int) -> None:
@@ -362,8 +239,7 @@ def _broadcast(patch: Patch, shape: list[int]) -> Tensor:
     except RuntimeError:
         raise ValueError(
             f"value has shape {tuple(patch.value.shape)}; at {patch.site!r} of layer {patch.layer} it should "
-            "be "
-            f"{tuple(shape)}, or broadcast to it"
+            f"be {tuple(shape)}, or broadcast to it"
         ) from None
 
 
@@ -371,6 +247,5 @@ def _measured(
     model: TransformerBridge, stream: Tensor, batch: int, metric: Metric
 ) -> Float[Tensor, "row batch"]:
     rows = stream.unflatten(0, (-1, batch))
-    return torch.cat(
-        [metric(models.unembed(model, part).float()) for part in rows.split(max(1, MOST_LOGITS // batch))]
-    )
+    parts = rows.split(max(1, MOST_LOGITS // batch))
+    return torch.cat([metric(models.unembed(model, part).float()) for part in parts])

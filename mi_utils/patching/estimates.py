@@ -16,7 +16,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models
-from mi_utils.patching.engine import Axis, Metric, Run, axis_of
+from mi_utils.patching.engine import Axis, Metric, axis_of
+from mi_utils.patching.recording import Run
 from mi_utils.patching.sweeps import can_change
 
 PROMPTS_AT_ONCE = 16  # in a backward pass, which keeps every activation

@@ -17,41 +17,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import prompts
-from mi_utils.patching.engine import (
-    HEAD_AXIS,
-    HEAD_SITES,
-    POSITION_AXIS,
-    STREAM_SITES,
-    Axis,
-    Metric,
-    Patch,
-    Run,
-    axis_of,
-    record,
-    run_patched,
-)
-
-__all__ = [
-    "HEAD_AXIS",
-    "HEAD_SITES",
-    "POSITION_AXIS",
-    "STREAM_SITES",
-    "Axis",
-    "Metric",
-    "Patch",
-    "Run",
-    "can_change",
-    "encode_pairs",
-    "first_difference",
-    "log_probability",
-    "logit",
-    "logit_difference",
-    "probability",
-    "record",
-    "recovery",
-    "run_patched",
-    "sweep",
-]
+from mi_utils.patching.engine import Axis, Metric, Patch, axis_of, run_patched
+from mi_utils.patching.recording import HEAD_SITES, Run
 
 
 def encode_pairs(

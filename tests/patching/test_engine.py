@@ -9,7 +9,8 @@ import torch
 from sentences import assert_one_sentence
 
 from mi_utils import models, patching
-from mi_utils.patching.engine import HEAD_SITES, Patch, record, run_patched
+from mi_utils.patching.engine import Patch, run_patched
+from mi_utils.patching.recording import HEAD_SITES, record
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 KINDS = ("llama", "gpt2", "neox", "native")

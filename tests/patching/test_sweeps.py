@@ -10,7 +10,7 @@ from sentences import assert_one_sentence
 from transformer_lens import patching as theirs
 
 from mi_utils import models, patching, prompts
-from mi_utils.patching.engine import HEAD_SITES, STREAM_SITES, Run, record
+from mi_utils.patching.recording import HEAD_SITES, STREAM_SITES, Run, record
 from mi_utils.patching.sweeps import can_change, recovery, sweep
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
@@ -355,7 +355,8 @@ def test_no_hook_stays_behind(model, runs, metric):
 
 
 def test_every_site_of_the_series_is_patched_or_known_not_to_be():
-    assert set(STREAM_SITES) | set(HEAD_SITES) == set(models.run.SITES) - {"embed", "attn_in", "final_scale"}
+    not_patched = {"embed", "attn_in", "mlp_in", "final_scale"}
+    assert set(STREAM_SITES) | set(HEAD_SITES) == set(models.run.SITES) - not_patched
     assert set(reference.SITES) == {*STREAM_SITES, *HEAD_SITES} - {"result"}
 
 
