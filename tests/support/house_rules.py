@@ -49,6 +49,7 @@ AGREED = {
     "save": "write it to a file that can be loaded",
     "show": "display it under a cell",
     "train": "find weights by gradient descent",
+    "write": "put it into a file that others read",
 }
 
 HOOKING = {"add_hook", "remove_hooks", "run_with_hooks", "run_with_cache", "add_perma_hook"}
