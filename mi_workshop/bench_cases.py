@@ -52,7 +52,7 @@ _TRAIN = """
 streams = harvest.drop_massive(harvest.residual_streams(model, tokens))
 start_lens = lens.logit_lens(model)
 def work(rows):
-    return lens.train(model, streams, start_lens, lens.Descent(steps=rows, batch=128))
+    return lens.train(model, streams, start_lens, lens.LensSettings(steps=rows, batch=128))
 """
 _SAMPLE = """
 import time, torch

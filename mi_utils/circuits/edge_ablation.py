@@ -124,8 +124,7 @@ def acdc(
 
 def _divergence(full: Float[Tensor, "batch vocab"], part: Float[Tensor, "batch vocab"]) -> float:
     """KL(full || part) in nats, averaged over the batch."""
-    p, q = full.float().log_softmax(dim=-1), part.float().log_softmax(dim=-1)
-    return (p.exp() * (p - q)).sum(dim=-1).mean().item()
+    return models.kl(full.float().log_softmax(dim=-1), part.float().log_softmax(dim=-1)).mean().item()
 
 
 class _Replay:

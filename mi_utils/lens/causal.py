@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models
-from mi_utils.lens.lens import Lens, kl, log_probs
+from mi_utils.lens.lens import Lens, log_probs
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def removal_effects(
         edited = torch.cat([stream[:, :1], directions.remove(stream[:, 1:], number)], dim=1)
         with models.attached(model, [(name, lambda value, hook, edited=edited: edited)]):
             after = model(tokens)
-        of_model.append(kl(before, after[:, 1:].log_softmax(-1)).mean())
-        of_lens.append(kl(seen, log_probs(model, lens, edited[:, 1:], layer)).mean())
+        of_model.append(models.kl(before, after[:, 1:].log_softmax(-1)).mean())
+        of_lens.append(models.kl(seen, log_probs(model, lens, edited[:, 1:], layer)).mean())
     return torch.stack(of_lens), torch.stack(of_model)
 
 

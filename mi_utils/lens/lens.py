@@ -46,6 +46,12 @@ class Lens:
             return stream
         return stream @ self.matrices[layer] + self.biases[layer]
 
+    def translate_all(
+        self, streams: Float[Tensor, "layer token d_model"]
+    ) -> Float[Tensor, "layer token d_model"]:
+        """The streams before all blocks at once, each in the terms of the final one."""
+        return torch.bmm(streams, self.matrices) + self.biases[:, None]
+
 
 def logit_lens(model: TransformerBridge) -> Lens:
     """The lens that translates nothing."""
@@ -69,13 +75,6 @@ def log_probs(
     return models.unembed(model, lens.translate(stream, layer)).log_softmax(dim=-1)
 
 
-def kl(
-    final: Float[Tensor, "*#batch d_vocab"], predicted: Float[Tensor, "*batch d_vocab"]
-) -> Float[Tensor, "*batch"]:
-    """KL(final || predicted) in nats, of two log-probabilities: what is lost by believing the second."""
-    return (final.exp() * (final - predicted)).sum(dim=-1)
-
-
 @dataclass(frozen=True)
 class Reading:
     """A prompt seen through a lens: one row of predictions for each layer, the model's own as the last row.
@@ -97,7 +96,7 @@ class Reading:
 
     def kl_to_final(self) -> Float[Tensor, "row pos"]:
         """KL from the model's own prediction, in nats; 0 in the last row."""
-        return kl(self.log_probs[-1], self.log_probs)
+        return models.kl(self.log_probs[-1], self.log_probs)
 
     def probability(self, token: int) -> Float[Tensor, "row pos"]:
         """How likely one token is held to come next."""
@@ -204,12 +203,13 @@ def evaluate(
         of_piece = []
         for layer in range(n_layers):
             predicted = models.unembed(model, lens.translate(piece[layer], layer)).log_softmax(dim=-1)
-            of_piece.append(kl(final, predicted))
+            of_piece.append(models.kl(final, predicted))
             same[layer] += (predicted.argmax(-1) == final.argmax(-1)).sum()
             marginals[layer] += predicted.exp_().sum(dim=0)
         losses.append(torch.stack(of_piece))
     marginals = (marginals / streams.shape[1]).clamp_min(1e-30).log()
-    return Evaluation(torch.cat(losses, dim=1), kl(marginals[-1], marginals[:-1]), same / streams.shape[1])
+    bias = models.kl(marginals[-1], marginals[:-1])
+    return Evaluation(torch.cat(losses, dim=1), bias, same / streams.shape[1])
 
 
 def check_fits(model: TransformerBridge, lens: Lens) -> None:
@@ -249,7 +249,7 @@ def check_streams(model: TransformerBridge, streams: Float[Tensor, "stream token
             raise ValueError(f"streams holds values that are not finite (NaN or infinity) at layer {layer}")
 
 
-def save(lens: Lens, file: str | Path, *, low_rank: dict[int, int] | None = None) -> Path:
+def save(lens: Lens, path: str | Path, *, low_rank: dict[int, int] | None = None) -> Path:
     """Write a lens as safetensors: matrices in 8 bits with a scale for each output, biases in fp16.
 
     Rounding to 8 bits costs a translator next to nothing, cutting its rank a good deal (notebook 03); layers
@@ -257,15 +257,19 @@ def save(lens: Lens, file: str | Path, *, low_rank: dict[int, int] | None = None
 
     Args:
         lens: what to write.
-        file: where.
+        path: where.
         low_rank: layer -> rank, for layers to be written as two factors.
+
+    Raises:
+        ValueError: a layer that the lens does not have, or a rank below 1 or above its width.
     """
-    for layer, rank in (low_rank or {}).items():
+    low_rank = low_rank or {}
+    for layer, rank in low_rank.items():
         if not 0 <= layer < len(lens.matrices) or not 0 < rank <= lens.matrices.shape[-1]:
             raise ValueError(
                 f"low_rank holds {layer}: {rank}; it should give layers of the lens and ranks above 0"
             )
-    low_rank, tensors = low_rank or {}, {"biases": lens.biases.to(torch.float16)}
+    tensors = {"biases": lens.biases.to(torch.float16)}
     for layer, matrix in enumerate(lens.matrices):
         if layer in low_rank:
             u, s, v = torch.linalg.svd(matrix, full_matrices=False)
@@ -276,20 +280,19 @@ def save(lens: Lens, file: str | Path, *, low_rank: dict[int, int] | None = None
             scale = (matrix.abs().amax(dim=0) / 127).to(torch.float16).float().clamp_min(6e-8)
             tensors[f"{layer}/weights"] = (matrix / scale).round().clamp(-127, 127).to(torch.int8)
             tensors[f"{layer}/scale"] = scale.to(torch.float16)
-    file = Path(file)
-    with data_files.staged(file) as new:
+    with data_files.staged(path) as new:
         save_file({name: tensor.cpu() for name, tensor in tensors.items()}, new, {"model": lens.model})
-    return file
+    return Path(path)
 
 
-def load(file: str | Path, *, device: str | torch.device = "cpu") -> Lens:
+def load(path: str | Path, *, device: str | torch.device = "cpu") -> Lens:
     """Read a lens that ``save`` wrote.
 
     Raises:
         ValueError: no such file, or one that does not hold a lens.
     """
     try:
-        with safe_open(file, "pt", device=str(device)) as stored:
+        with safe_open(path, "pt", device=str(device)) as stored:
             tensors = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118
             name = (stored.metadata() or {})["model"]
         biases = tensors.pop("biases")
@@ -298,9 +301,9 @@ def load(file: str | Path, *, device: str | torch.device = "cpu") -> Lens:
             raise KeyError
         return Lens(torch.stack(matrices), biases, name)
     except FileNotFoundError:
-        raise ValueError(f"file is {str(file)!r}; there is no such file") from None
+        raise ValueError(f"path is {str(path)!r}; there is no such file") from None
     except (KeyError, TypeError, RuntimeError, SafetensorError, OSError):
-        raise ValueError(f"file is {str(file)!r}, which does not hold a lens") from None
+        raise ValueError(f"path is {str(path)!r}, which does not hold a lens") from None
 
 
 def _matrix(tensors: dict[str, Tensor], layer: int) -> Float[Tensor, "d_model d_model"]:

@@ -19,8 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import models
-from mi_utils.lens.lens import Lens, check_fits, check_streams, kl
+from mi_utils.lens.lens import Lens, check_fits, check_streams
+from mi_utils.lens.sampled import Vocabulary, likeliest_tokens, sample_vocabulary, sampled_kl
+from mi_utils.lens.standardised import Standardised
 
 
 class Moments:
@@ -32,14 +33,13 @@ class Moments:
     """
 
     def __init__(self, n_layers: int, d_model: int, device: str | torch.device | None = None):
-        zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64, device=device)  # noqa: E731
         self.count = 0
-        self.origin = zeros(n_layers + 1, d_model).float()
-        self.sums = zeros(
-            n_layers + 1, d_model
-        )  # of what is left when the origin is taken away, as all that follows
-        self.squares = zeros(n_layers, d_model, d_model)  # sum of h h^T
-        self.products = zeros(n_layers, d_model, d_model)  # sum of h final^T
+        self.origin = torch.zeros(n_layers + 1, d_model, device=device)
+        # Sums over tokens of h, of h h^T and of h final^T, the origin taken away from h and from the final
+        # stream.
+        self.sums = self.origin.double()
+        self.squares = torch.zeros(n_layers, d_model, d_model, dtype=torch.float64, device=device)
+        self.products = torch.zeros_like(self.squares)
 
     def add(self, streams: Float[Tensor, "stream token d_model"]) -> "Moments":
         """Add tokens; returns itself."""
@@ -56,6 +56,7 @@ class Moments:
         return self
 
     def means(self) -> Float[Tensor, "stream d_model"]:
+        """Of the stream at each layer, and of the final one."""
         return self.origin + self.sums / self.count
 
     def covariance(self, layer: int) -> Float[Tensor, "d_model d_model"]:
@@ -103,21 +104,21 @@ def fit_ridge(
 
 
 @dataclass(frozen=True)
-class Descent:
+class LensSettings:
     """How ``train`` descends. The rates were chosen once, on other tokens than any that a notebook evaluates
     on.
 
-    ``steps`` of ``batch`` tokens for all layers at once; ``rate`` of Adam, relative to the scale of the final
-    stream, linearly down to 0 after a warm-up; ``bias_rate`` multiplies it for the biases, which must move
-    far: they set how long the translated vector is, and so how confident the prediction. Of the vocabulary,
-    the ``kept`` likeliest tokens count in full, and ``drawn`` of the others stand for all of them, drawn anew
-    at each step.
+    ``steps`` of ``batch`` tokens for all layers at once; ``lr`` of Adam, relative to the scale of the final
+    stream, linearly down to 0 after a warm-up; ``bias_lr_factor`` multiplies it for the biases, which must
+    move far: they set how long the translated vector is, and so how confident the prediction. Of the
+    vocabulary, the ``kept`` likeliest tokens count in full, and ``drawn`` of the others stand for all of
+    them, drawn anew at each step.
     """
 
     steps: int = 150
     batch: int = 128
-    rate: float = 5e-4
-    bias_rate: float = 20.0
+    lr: float = 5e-4
+    bias_lr_factor: float = 20.0
     warm_up: int = 20
     kept: int = 1024
     drawn: int = 1024
@@ -125,7 +126,7 @@ class Descent:
     checks: int = 4  # how often that is looked at
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("steps", "batch", "warm_up", "drawn", "held_back", "checks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it should be at least 1")
@@ -134,33 +135,35 @@ class Descent:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedLens:
     """The result of ``train``.
 
     ``lens`` holds for each layer the best translator seen; ``losses`` is KL on the sampled vocabulary at each
     step; ``validation`` the KL of the tokens set aside at each check, the start as the first row, on a fixed
-    sample of the vocabulary; ``best`` the row that was kept.
+    sample of the vocabulary; ``best`` the row that was kept; ``aside`` which tokens of the streams were set
+    aside. All KL in nats.
     """
 
     lens: Lens
     losses: Float[Tensor, "step layer"] = field(repr=False)
     validation: Float[Tensor, "check layer"] = field(repr=False)
     best: Int[Tensor, "layer"] = field(repr=False)
+    aside: Int[Tensor, "held_back"] = field(repr=False)
 
 
 def train(
     model: TransformerBridge,
     streams: Float[Tensor, "stream token d_model"],
     start: Lens,
-    settings: Descent = Descent(),
-) -> Trained:
+    settings: LensSettings = LensSettings(),
+) -> TrainedLens:
     """Improve a lens by gradient descent on KL(final || lens), without making any layer worse.
 
     Args:
         model: in float32; its final norm and unembedding are used and not changed.
         streams: as ``harvest.residual_streams`` gives them, without massive activations.
         start: where to begin: the logit lens, as in the paper, or a ridge fit.
-        settings: see ``Descent``.
+        settings: see ``LensSettings``.
 
     Raises:
         ValueError: a lens of another model, streams that are not this model's or not finite, or too few
@@ -171,20 +174,20 @@ def train(
     if streams.shape[1] < settings.held_back + settings.batch:
         raise ValueError(
             f"streams has {streams.shape[1]} tokens; {settings.held_back} are set aside and {settings.batch} "
-            "make a "
-            "batch, so more are needed"
+            "make a batch, so more are needed"
         )
     generator = torch.Generator().manual_seed(settings.seed)
     order = torch.randperm(streams.shape[1], generator=generator).to(streams.device)
-    aside, pool = streams[:, order[: settings.held_back]].float(), order[settings.held_back :]
-    likeliest = _likeliest_tokens(model, aside[-1])
-    making = _Standardised(start, streams[:-1, order[: 2 * settings.held_back]].float())
+    aside, pool = order[: settings.held_back], order[settings.held_back :]
+    held_back = streams[:, aside].float()
+    likeliest = likeliest_tokens(model, held_back[-1])
+    making = Standardised(start, streams[:-1, order[: 2 * settings.held_back]].float())
     fixed = _vocabulary(likeliest, settings, generator)
-    best = _Best(start, _validation(model, start, aside, fixed, settings.batch))
+    best = _Best(start, _validation(model, start, held_back, fixed, settings.batch))
     optimiser = torch.optim.Adam(
         [
             {"params": [making.matrices], "factor": 1.0},
-            {"params": [making.biases], "factor": settings.bias_rate},
+            {"params": [making.biases], "factor": settings.bias_lr_factor},
         ],
         betas=(0.9, 0.98),
     )
@@ -193,55 +196,26 @@ def train(
     for step in range(1, settings.steps + 1):
         share = min(1.0, step / settings.warm_up) * (1 - (step - 1) / settings.steps)
         for group in optimiser.param_groups:
-            group["lr"] = settings.rate * share * group["factor"]
+            group["lr"] = settings.lr * share * group["factor"]
         chosen = pool[torch.randint(len(pool), (settings.batch,), generator=generator).to(pool.device)]
         vocabulary = _vocabulary(likeliest, settings, generator)
+        batch = streams[:, chosen].float()
         with torch.enable_grad():
-            loss = _loss(model, making, streams[:, chosen].float(), vocabulary)
+            loss = sampled_kl(model, batch[-1], making.translate_all(batch[:-1]), vocabulary)
             optimiser.zero_grad()
             loss.sum().backward(inputs=[making.matrices, making.biases])  # and nothing of the model
         optimiser.step()
         losses.append(loss.detach())
         if step in check_at:
             now = making.lens()
-            best.see(now, _validation(model, now, aside, fixed, settings.batch))
-    return Trained(best.lens(), torch.stack(losses), torch.stack(best.seen), best.which)
-
-
-class _Standardised:
-    """A lens in the making: it reads standardised inputs and writes in units of the final stream's scale.
-
-    One learning rate then suits all components and layers.
-    """
-
-    def __init__(self, start: Lens, sample: Float[Tensor, "layer token d_model"]):
-        self.name, self.mean = start.model, sample.mean(dim=1, keepdim=True)
-        spread = sample.std(dim=1, keepdim=True)
-        self.spread = spread.clamp_min(1e-3 * spread.mean(dim=-1, keepdim=True).clamp_min(1e-6))
-        with torch.no_grad():
-            written = torch.bmm(sample, start.matrices) + start.biases[:, None]
-        self.scale = written.square().mean(dim=(1, 2), keepdim=True).sqrt()
-        self.matrices = (self.spread.transpose(1, 2) * start.matrices / self.scale).requires_grad_()
-        self.biases = (
-            (torch.bmm(self.mean, start.matrices) + start.biases[:, None]) / self.scale
-        ).requires_grad_()
-
-    def translate_all(
-        self, streams: Float[Tensor, "layer token d_model"]
-    ) -> Float[Tensor, "layer token d_model"]:
-        standardised = (streams - self.mean) / self.spread
-        return self.scale * (torch.bmm(standardised, self.matrices) + self.biases)
-
-    @torch.no_grad()
-    def lens(self) -> Lens:
-        matrices = self.scale * self.matrices / self.spread.transpose(1, 2)
-        return Lens(matrices, (self.scale * self.biases - torch.bmm(self.mean, matrices))[:, 0], self.name)
+            best.see(now, _validation(model, now, held_back, fixed, settings.batch))
+    return TrainedLens(best.lens(), torch.stack(losses), torch.stack(best.seen), best.which, aside)
 
 
 class _Best:
     """For each layer, the translator with the least loss so far."""
 
-    def __init__(self, start: Lens, loss: Float[Tensor, "layer"]):
+    def __init__(self, start: Lens, loss: Float[Tensor, "layer"]) -> None:
         self.matrices, self.biases, self.name = start.matrices.clone(), start.biases.clone(), start.model
         self.seen, self.least, self.which = [loss], loss.clone(), torch.zeros(len(loss), dtype=torch.int64)
 
@@ -256,50 +230,23 @@ class _Best:
         return Lens(self.matrices, self.biases, self.name)
 
 
-def _loss(
-    model, lens: Lens | _Standardised, streams: Float[Tensor, "stream token d_model"], vocabulary
-) -> Tensor:
-    """Mean KL(final || lens) on a sample of the vocabulary, for each layer."""
-    ids, log_weights = vocabulary
-    columns, offset = model.W_U[:, ids].detach(), log_weights
-    if model.unembed.b_U is not None:
-        offset = offset + model.unembed.b_U[ids].detach()
-    if isinstance(lens, _Standardised):
-        translated = lens.translate_all(streams[:-1])
-    else:
-        translated = torch.bmm(streams[:-1], lens.matrices) + lens.biases[:, None]
-    # A token that stands for w others counts as w tokens with its logit: log w more.
-    final = (model.ln_final(streams[-1:]) @ columns + offset).log_softmax(dim=-1).detach()
-    # Layer by layer: the same arithmetic in small pieces, which memory is reused for; all at once it grows
-    # and grows.
-    predicted = ((model.ln_final(layer[None]) @ columns + offset).log_softmax(dim=-1) for layer in translated)
-    return torch.cat([kl(final, one).mean(dim=1) for one in predicted])
-
-
 @torch.no_grad()
 def _validation(
-    model, lens: Lens, aside: Float[Tensor, "stream token d_model"], vocabulary, chunk: int
-) -> Tensor:
-    """``_loss`` of many tokens, a few at a time for the sake of memory."""
-    pieces = [_loss(model, lens, piece, vocabulary) * piece.shape[1] for piece in aside.split(chunk, dim=1)]
-    return torch.stack(pieces).sum(dim=0) / aside.shape[1]
+    model: TransformerBridge,
+    lens: Lens,
+    held_back: Float[Tensor, "stream token d_model"],
+    vocabulary: Vocabulary,
+    chunk: int,
+) -> Float[Tensor, "layer"]:
+    """Mean loss of many tokens, a few at a time for the sake of memory."""
+    sums = [
+        sampled_kl(model, piece[-1], lens.translate_all(piece[:-1]), vocabulary) * piece.shape[1]
+        for piece in held_back.split(chunk, dim=1)
+    ]
+    return torch.stack(sums).sum(dim=0) / held_back.shape[1]
 
 
-@torch.no_grad()
-def _likeliest_tokens(
-    model: TransformerBridge, final: Float[Tensor, "token d_model"]
-) -> Int[Tensor, "d_vocab"]:
-    """All tokens, the one with the highest mean probability first."""
-    sums = [models.unembed(model, piece).softmax(dim=-1).sum(dim=0) for piece in final.split(128)]
-    return torch.stack(sums).sum(dim=0).argsort(descending=True)
-
-
-def _vocabulary(likeliest: Int[Tensor, "d_vocab"], settings: Descent, generator: torch.Generator):
-    """Token ids to compare, and the logarithm of how many tokens each stands for."""
-    kept, drawn, rest = settings.kept, settings.drawn, len(likeliest) - settings.kept
-    if rest <= drawn:
-        return likeliest, torch.zeros(len(likeliest), device=likeliest.device)
-    others = kept + torch.randperm(rest, generator=generator)[:drawn].to(likeliest.device)
-    log_weights = torch.zeros(kept + drawn, device=likeliest.device)
-    log_weights[kept:] = torch.log(torch.tensor(rest / drawn))
-    return torch.cat([likeliest[:kept], likeliest[others]]), log_weights
+def _vocabulary(
+    likeliest: Int[Tensor, "d_vocab"], settings: LensSettings, generator: torch.Generator
+) -> Vocabulary:
+    return sample_vocabulary(likeliest, kept=settings.kept, drawn=settings.drawn, generator=generator)

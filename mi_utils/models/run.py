@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, SupportsIndex
 
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -273,6 +274,16 @@ def unembed(
     """The model's own way out: its final norm, then its unembedding."""
     rows = stream.reshape(1, -1, stream.shape[-1])
     return model.unembed(model.ln_final(rows)).reshape(*stream.shape[:-1], -1)
+
+
+def kl(
+    believed: Float[Tensor, "*#batch d_vocab"], other: Float[Tensor, "*batch d_vocab"]
+) -> Float[Tensor, "*batch"]:
+    """KL(believed || other) in nats, of log-probabilities: what is lost by going by the second.
+
+    Both come from ``log_softmax``; logits have to be normalised first.
+    """
+    return F.kl_div(other, believed, log_target=True, reduction="none").sum(dim=-1)
 
 
 def rows_at_once(model: TransformerBridge) -> int:

@@ -201,6 +201,5 @@ def _divergence(clean: Tensor, other: Tensor) -> float:
     for p, q in zip(
         clean[:, :-1].flatten(0, 1).split(_ROWS), other[:, :-1].flatten(0, 1).split(_ROWS), strict=True
     ):
-        p, q = p.float().log_softmax(-1), q.float().log_softmax(-1)
-        total += (p.exp() * (p - q)).sum().item()
+        total += models.kl(p.float().log_softmax(-1), q.float().log_softmax(-1)).sum().item()
     return total

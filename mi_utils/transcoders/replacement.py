@@ -141,7 +141,7 @@ def compare(
     own = logits[where].float().log_softmax(dim=-1)
     other = replaced[where].float().log_softmax(dim=-1)
     same = own.argmax(dim=-1) == other.argmax(dim=-1)
-    kl = F.kl_div(other, own, log_target=True, reduction="none").sum(dim=-1).mean()
+    kl = models.kl(own, other).mean()
     known = where[:, :-1] & torch.ones_like(tokens[:, 1:], dtype=torch.bool)
     following = tokens[:, 1:][known]
     losses = [float("nan"), float("nan")]

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from mi_utils import config, corpus, data_files, harvest, lens, models
-from mi_utils.lens.training import Descent, fit_ridge, train
+from mi_utils.lens.training import LensSettings, fit_ridge, train
 from mi_workshop.cli import say
 
 COMMAND = "python -m mi_workshop.makers.lens_seeds"
@@ -31,7 +31,7 @@ def one_seed(model, pool: torch.Tensor, test: torch.Tensor, logit_kl: torch.Tens
     """Train and measure; ``pool`` is [stream, context, pos, d_model], ``test`` [stream, token, d_model]."""
     chosen = torch.randperm(pool.shape[1], generator=torch.Generator().manual_seed(seed))[:CONTEXTS]
     streams = harvest.drop_massive(pool[:, chosen].flatten(1, 2))
-    settings = Descent(steps=STEPS, seed=seed)
+    settings = LensSettings(steps=STEPS, seed=seed)
     ridge = fit_ridge(model, streams)
     trained = train(model, streams, ridge, settings)
     identity = train(model, streams, lens.logit_lens(model), settings)

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import config, corpus, data_files, harvest, lens, models
-from mi_utils.lens.training import Descent, Moments, train
+from mi_utils.lens.training import LensSettings, Moments, train
 from mi_workshop.cli import say
 
 COMMAND = "python -m mi_workshop.makers.tuned_lens"
@@ -26,7 +26,7 @@ LENGTH = 128
 RIDGE_CONTEXTS = 2_048
 ROUNDS = 10
 ROUND_CONTEXTS = 256
-DESCENT = Descent(steps=125, batch=256)
+DESCENT = LensSettings(steps=125, batch=256)
 # The file should stay under 10 MB, which 8 bits a weight exceed by a hair; the embedding layer can best do
 # with less.
 EMBEDDING_RANK = 128
@@ -88,7 +88,7 @@ def main() -> None:
     for number in range(ROUNDS):
         first = RIDGE_CONTEXTS + number * ROUND_CONTEXTS
         start = lens.Lens(kept["matrices"], kept["biases"], cfg.model_name)
-        settings = replace(DESCENT, rate=DESCENT.rate * (1 - number / ROUNDS), seed=number)
+        settings = replace(DESCENT, lr=DESCENT.lr * (1 - number / ROUNDS), seed=number)
 
         def descend(first=first, start=start, settings=settings) -> dict[str, Tensor]:
             made = train(exact, streams_of(quick, contexts[first : first + ROUND_CONTEXTS]), start, settings)

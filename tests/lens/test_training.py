@@ -9,10 +9,10 @@ from sentences import assert_one_sentence
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import harvest, lens, models
-from mi_utils.lens.training import Descent, Moments, fit_ridge, train
+from mi_utils import harvest, lens
+from mi_utils.lens.training import LensSettings, Moments, fit_ridge, train
 
-QUICK = Descent(steps=60, batch=64, kept=64, drawn=64, held_back=128, warm_up=5, rate=3e-3)
+QUICK = LensSettings(steps=60, batch=64, kept=64, drawn=64, held_back=128, warm_up=5, lr=3e-3)
 SHORT = replace(QUICK, steps=4, checks=2)
 
 
@@ -128,7 +128,7 @@ def test_training_lowers_the_loss_on_other_tokens(start: str, model: Transformer
     """The loss on the whole vocabulary, by a measure of its own; training sees a sample of it."""
     streams, held_out = streams_of(model), streams_of(model, rows=8, seed=1)
     first = lens.logit_lens(model) if start == "logit lens" else fit_ridge(model, streams)
-    settings = replace(QUICK, steps=200, rate=5e-4, held_back=256, kept=128)
+    settings = replace(QUICK, steps=200, lr=5e-4, held_back=256, kept=128)
     trained = train(model, streams, first, settings)
     before, after = mean_kl(model, first, held_out), mean_kl(model, trained.lens, held_out)
     assert (after < (0.85 if start == "logit lens" else 0.98) * before).all(), (before, after)
@@ -141,7 +141,7 @@ def test_never_worse_than_the_start(rate: float, model: TransformerBridge):
     """At an absurd rate the start is what is left, even where losses are not numbers any more."""
     streams = streams_of(model)
     start = fit_ridge(model, streams)
-    trained = train(model, streams, start, replace(QUICK, steps=20, rate=rate))
+    trained = train(model, streams, start, replace(QUICK, steps=20, lr=rate))
     if not math.isfinite(rate):
         assert trained.losses[-1].isnan().all()
         assert (trained.best == 0).all()
@@ -152,53 +152,64 @@ def test_never_worse_than_the_start(rate: float, model: TransformerBridge):
     assert trained.lens.matrices.isfinite().all() and trained.lens.biases.isfinite().all()
 
 
-def test_each_layer_keeps_its_own_best(model: TransformerBridge, monkeypatch: pytest.MonkeyPatch):
+def test_each_layer_keeps_its_own_best(model: TransformerBridge):
     """One layer that starts where nothing is to be gained, another far off; with the loss of the whole
     vocabulary."""
     streams = streams_of(model)
     streams[1] = streams[-1]  # the logit lens is perfect here
-    aside, compute = [], lens.training._validation
-
-    def record(model, measured, streams, *rest):
-        aside.append(streams)
-        return compute(model, measured, streams, *rest)
-
-    monkeypatch.setattr(lens.training, "_validation", record)
     trained = train(model, streams, lens.logit_lens(model), replace(QUICK, kept=1000))
     assert trained.best[0] > 0 and trained.best[1] == 0
     assert torch.equal(trained.lens.matrices[1], torch.eye(32)) and trained.lens.biases[1].abs().max() == 0
-    assert len(aside) == QUICK.checks + 1 and all(torch.equal(aside[0], other) for other in aside)
-    found = mean_kl(model, trained.lens, aside[0])
-    torch.testing.assert_close(found, trained.validation.min(dim=0).values, atol=1e-5, rtol=1e-3)
+    found = mean_kl(model, trained.lens, streams[:, trained.aside])
     torch.testing.assert_close(found, trained.validation[trained.best, [0, 1]], atol=1e-5, rtol=1e-3)
-    assert trained.validation[:, 0].argmin() == trained.best[0]
 
 
-def test_best_of_several_checks():
-    """For each layer the least loss of all, not the last that beats the start; one that is no number
-    never."""
-    lenses = [
-        lens.Lens(torch.full((3, 2, 2), float(i)), torch.full((3, 2), float(i)), "tiny") for i in range(4)
-    ]
-    losses = torch.tensor([[5.0, 5.0, 5.0], [3.0, 6.0, math.nan], [4.0, 2.0, 4.0], [3.5, 2.0, math.nan]])
-    best = lens.training._Best(lenses[0], losses[0])
-    for made, loss in zip(lenses[1:], losses[1:], strict=True):
-        best.see(made, loss)
-    assert best.which.tolist() == [1, 2, 2]
-    assert best.lens().biases[:, 0].tolist() == best.lens().matrices[:, 1, 1].tolist() == [1, 2, 2]
+def test_best_of_several_checks(model: TransformerBridge):
+    """For each layer the least loss of all, not the last to beat the start; never one that is no number."""
+    streams, middle = streams_of(model), 0
+    for lr in (3e-3, 3e-2, 0.1, 1e30):
+        settings = replace(QUICK, steps=40, lr=lr, kept=1000, checks=8)
+        trained = train(model, streams, fit_ridge(model, streams), settings)
+        losses = trained.validation.nan_to_num(nan=math.inf)
+        assert trained.best.tolist() == losses.argmin(dim=0).tolist()
+        found = mean_kl(model, trained.lens, streams[:, trained.aside])
+        torch.testing.assert_close(found, losses.amin(dim=0), atol=1e-5, rtol=1e-3)
+        middle += int(((trained.best > 0) & (trained.best < settings.checks)).sum())
+        ends_worse = (losses[-1] > losses.amin(dim=0)).any()
+        assert ends_worse or lr == 3e-3
+    assert middle, "the best is now and then neither the first nor the last"
 
 
-def test_tokens_set_aside_are_not_trained_on(llama_model: TransformerBridge, monkeypatch: pytest.MonkeyPatch):
-    streams, seen, compute = made_up(), {True: set(), False: set()}, lens.training._loss
+def test_tokens_set_aside_are_not_trained_on(llama_model: TransformerBridge):
+    """Other tokens in their places change what is validated and not one training loss, and the other way
+    round."""
+    streams, start = made_up(1200), lens.logit_lens(llama_model)
+    settings = replace(QUICK, steps=80, kept=1000, lr=0.0)
+    trained = train(llama_model, streams, start, settings)
+    assert len(set(trained.aside.tolist())) == len(trained.aside) == QUICK.held_back
+    pool = torch.ones(streams.shape[1], dtype=torch.bool)
+    pool[trained.aside] = False
+    for changed, first_loss_stays in ((~pool, True), (pool, False)):
+        other = streams.clone()
+        other[:, changed] = made_up(1200, seed=1)[:, changed]
+        again = train(llama_model, other, start, settings)
+        assert torch.equal(again.aside, trained.aside)
+        assert torch.allclose(again.losses[0], trained.losses[0], rtol=1e-4) == first_loss_stays
+        assert torch.allclose(again.validation[0], trained.validation[0], rtol=1e-4) != first_loss_stays
 
-    def record(model, measured, streams, vocabulary):
-        seen[isinstance(measured, lens.Lens)] |= {tuple(row) for row in streams[1].tolist()}
-        return compute(model, measured, streams, vocabulary)
 
-    monkeypatch.setattr(lens.training, "_loss", record)
-    train(llama_model, streams, lens.logit_lens(llama_model), replace(QUICK, steps=60))
-    assert len(seen[True]) == QUICK.held_back and not seen[True] & seen[False]
-    assert len(seen[False]) == streams.shape[1] - QUICK.held_back  # all the others are
+def test_all_other_tokens_are_trained_on(llama_model: TransformerBridge):
+    """Each of them, the last too: a token far off is seen in the losses when its turn comes."""
+    streams, start = made_up(200), lens.logit_lens(llama_model)
+    settings = replace(QUICK, steps=60, kept=1000, held_back=128, lr=0.0)
+    trained = train(llama_model, streams, start, settings)
+    pool = [i for i in range(200) if i not in trained.aside.tolist()]
+    for one in (pool[0], pool[len(pool) // 2], pool[-1]):
+        other = streams.clone()
+        other[:-1, one] += 100.0
+        assert not torch.allclose(
+            train(llama_model, other, start, settings).losses, trained.losses, rtol=1e-3
+        )
 
 
 def test_seed_decides(llama_model: TransformerBridge):
@@ -244,7 +255,7 @@ def test_rates(llama_model: TransformerBridge, monkeypatch: pytest.MonkeyPatch):
             return super().step(closure)
 
     monkeypatch.setattr(torch.optim, "Adam", Recorded)
-    settings = replace(SHORT, rate=1e-3, warm_up=2, bias_rate=20.0)
+    settings = replace(SHORT, lr=1e-3, warm_up=2, bias_lr_factor=20.0)
     train(llama_model, streams_of(llama_model, rows=8), lens.logit_lens(llama_model), settings)
     assert [matrices for matrices, _ in seen] == pytest.approx([5e-4, 7.5e-4, 5e-4, 2.5e-4])
     assert [biases for _, biases in seen] == pytest.approx([1e-2, 1.5e-2, 1e-2, 5e-3])
@@ -257,122 +268,6 @@ def test_streams_in_bfloat16(model: TransformerBridge):
         train(model, streams.bfloat16(), lens.logit_lens(model), SHORT).lens.matrices.dtype == torch.float32
     )
     assert fit_ridge(model, streams.bfloat16()).matrices.dtype == torch.float32
-
-
-# ------------------------------------------------------------------------------------------------ the
-# parametrisation
-
-
-def test_lens_in_the_making_starts_as_the_start(model: TransformerBridge):
-    streams = streams_of(model, rows=8)
-    for start in (lens.logit_lens(model), fit_ridge(model, streams)):
-        making = lens.training._Standardised(start, streams[:-1])
-        same_lens(making.lens(), start, atol=2e-5, rtol=1e-4)
-        translated = making.translate_all(streams[:-1])
-        for layer in range(2):
-            expected = start.translate(streams[layer], layer)
-            torch.testing.assert_close(translated[layer], expected, atol=1e-4, rtol=1e-3)
-
-
-def test_lens_in_the_making_is_the_lens_it_hands_out(model: TransformerBridge):
-    """After it moved, too: on tokens it was not made with."""
-    streams, others = made_up(), made_up(seed=1)
-    making = lens.training._Standardised(fit_ridge(model, streams), streams[:-1])
-    with torch.no_grad():
-        making.matrices += 0.3 * torch.randn(
-            making.matrices.shape, generator=torch.Generator().manual_seed(1)
-        )
-        making.biases += 0.7
-    given, translated = making.lens(), making.translate_all(others[:-1])
-    for layer in range(2):
-        torch.testing.assert_close(
-            given.translate(others[layer], layer), translated[layer], atol=1e-2, rtol=1e-3
-        )
-
-
-def test_steps_are_in_units_of_the_scale(llama_model: TransformerBridge):
-    """Inputs a thousand times smaller, at one component or all: the same numbers to learn."""
-    streams = made_up()
-    start = fit_ridge(llama_model, streams)
-    factor = torch.ones(32)
-    factor[5], factor[9] = 100.0, 0.1
-    scaled = lens.Lens(start.matrices / factor[:, None], start.biases, start.model)
-    one = lens.training._Standardised(start, streams[:-1])
-    other = lens.training._Standardised(scaled, streams[:-1] * factor)
-    torch.testing.assert_close(one.matrices, other.matrices, atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(one.biases, other.biases, atol=1e-3, rtol=1e-3)
-    written = torch.stack([start.translate(streams[layer], layer) for layer in range(2)])
-    torch.testing.assert_close(one.scale.flatten(), written.square().mean(dim=(1, 2)).sqrt())
-
-
-# --------------------------------------------------------------------------------------------- the sampled
-# vocabulary
-
-
-def test_whole_vocabulary_is_the_exact_loss(model: TransformerBridge):
-    streams, measured = streams_of(model, rows=2), fit_ridge(model, streams_of(model))
-    likeliest = lens.training._likeliest_tokens(model, streams[-1])
-    for kept, drawn in ((1024, 1024), (300, 16), (0, 316), (316, 1)):
-        settings = Descent(kept=kept, drawn=drawn)
-        vocabulary = lens.training._vocabulary(likeliest, settings, torch.Generator().manual_seed(0))
-        assert sorted(vocabulary[0].tolist()) == list(range(316)) and vocabulary[1].abs().max() == 0
-        for given in (measured, lens.training._Standardised(measured, streams[:-1])):
-            loss = lens.training._loss(model, given, streams, vocabulary).detach()
-            torch.testing.assert_close(loss, mean_kl(model, measured, streams), atol=1e-4, rtol=1e-3)
-
-
-def test_likeliest_tokens(model: TransformerBridge):
-    final = streams_of(model, rows=2)[-1]
-    order = lens.training._likeliest_tokens(model, final)
-    mean = sum(models.unembed(model, row).softmax(dim=-1) for row in final) / len(final)
-    assert sorted(order.tolist()) == list(range(316))
-    assert (mean[order].diff() <= 1e-6).all()
-
-
-def test_sample_keeps_the_likeliest_and_weighs_the_others():
-    likeliest, settings = torch.randperm(316), Descent(kept=40, drawn=23)
-    generator = torch.Generator().manual_seed(0)
-    samples = [lens.training._vocabulary(likeliest, settings, generator) for _ in range(50)]
-    for ids, log_weights in samples:
-        assert torch.equal(ids[:40], likeliest[:40]) and len(set(ids.tolist())) == len(ids) == 63
-        assert log_weights[:40].abs().max() == 0
-        torch.testing.assert_close(log_weights[40:].exp(), torch.full((23,), (316 - 40) / 23))
-    assert not torch.equal(samples[0][0], samples[1][0])
-    assert len({token for ids, _ in samples for token in ids.tolist()}) > 300
-
-
-def test_partition_function_of_the_sample_is_right_on_average():
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(316, generator=generator)
-    likeliest, settings = logits.argsort(descending=True), Descent(kept=40, drawn=20)
-    estimates = []
-    for _ in range(3000):
-        ids, log_weights = lens.training._vocabulary(likeliest, settings, generator)
-        estimates.append((logits[ids] + log_weights).exp().sum())
-    estimates = torch.stack(estimates)
-    error = estimates.std() / len(estimates) ** 0.5
-    assert error < 0.003 * logits.exp().sum()
-    assert (estimates.mean() - logits.exp().sum()).abs() < 4 * error
-
-
-def test_sampled_loss_is_near_the_whole_one(model: TransformerBridge):
-    """Over many draws; it is not the mean exactly, the logarithm in between."""
-    streams = streams_of(model, rows=2)
-    measured = lens.logit_lens(model)
-    likeliest, generator = (
-        lens.training._likeliest_tokens(model, streams[-1]),
-        torch.Generator().manual_seed(0),
-    )
-    settings = Descent(kept=100, drawn=60)
-    losses = [
-        lens.training._loss(
-            model, measured, streams, lens.training._vocabulary(likeliest, settings, generator)
-        )
-        for _ in range(40)
-    ]
-    torch.testing.assert_close(
-        torch.stack(losses).mean(dim=0), mean_kl(model, measured, streams), rtol=0.1, atol=0.01
-    )
 
 
 # ------------------------------------------------------------------------------------------------------ bad
@@ -417,7 +312,7 @@ def test_negative_strength(llama_model: TransformerBridge):
 @pytest.mark.parametrize("name", ["steps", "batch", "warm_up", "drawn", "held_back", "checks"])
 def test_settings_below_one(name: str):
     refused(lambda: replace(SHORT, **{name: 0}), f"{name} is 0", "at least 1")
-    refused(lambda: Descent(kept=-1), "kept is -1")
+    refused(lambda: LensSettings(kept=-1), "kept is -1")
 
 
 def test_strength_that_is_not_a_number(llama_model: TransformerBridge):

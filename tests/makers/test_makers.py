@@ -441,7 +441,7 @@ def tiny_recipe(
     tokens = torch.randint(2, 316, (24, 16), generator=torch.Generator().manual_seed(0))
     tokens[:, 0] = 0
     monkeypatch.setattr(corpus, "contexts", lambda model, *, length: tokens)
-    settings = lens.Descent(steps=10, batch=16, kept=64, drawn=64, held_back=32, warm_up=2, rate=3e-3)
+    settings = lens.LensSettings(steps=10, batch=16, kept=64, drawn=64, held_back=32, warm_up=2, lr=3e-3)
     scale = {"LENGTH": 16, "RIDGE_CONTEXTS": 16, "ROUNDS": 2, "ROUND_CONTEXTS": 4, "DESCENT": settings}
     for name, value in (scale | {"EMBEDDING_RANK": 8}).items():
         monkeypatch.setattr(tuned_lens, name, value)

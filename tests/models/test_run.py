@@ -1,5 +1,7 @@
 """Hook points are what their names say, and an index that does not exist is an error."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -385,6 +387,19 @@ def test_an_error_in_a_hook_is_not_the_end_of_a_run(llama_model: TransformerBrid
 
 
 @torch.no_grad()
+def test_kl_is_the_sum_over_the_vocabulary():
+    generator = torch.Generator().manual_seed(0)
+    p, q = (torch.randn(5, 3, 20, generator=generator).log_softmax(dim=-1) for _ in range(2))
+    wanted = (p.double().exp() * (p.double() - q.double())).sum(dim=-1).float()
+    torch.testing.assert_close(models.kl(p, q), wanted)
+    torch.testing.assert_close(models.kl(p[0, 0], q), torch.stack([models.kl(p[0, 0], one) for one in q]))
+    assert not torch.allclose(models.kl(p, q), models.kl(q, p)), "what is believed comes first"
+    assert models.kl(p, p).abs().max() == 0
+    by_hand = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    even, uneven = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log()
+    assert models.kl(even, uneven).item() == pytest.approx(by_hand)
+
+
 def test_the_body_runs_all_blocks_and_no_unembedding(model: TransformerBridge):
     passed = []
     names = [

@@ -54,7 +54,7 @@ def test_ridge_by_hand_predicts_what_the_package_s_does_where_the_penalty_is_sma
 
 
 def test_the_best_by_hand_is_what_training_keeps(model, streams):
-    settings = lens.Descent(steps=6, batch=8, held_back=16, checks=3, rate=0.5, warm_up=1)
+    settings = lens.LensSettings(steps=6, batch=8, held_back=16, checks=3, lr=0.5, warm_up=1)
     start = lens.logit_lens(model)
     found = lens.train(model, streams, start, settings)
     kept = solution("never_worse")["keep_best"](found.validation, found.validation[..., None])

@@ -106,7 +106,7 @@ def test_a_speed_is_that_of_all_its_tokens(case, on_a_tiny_model, capsys, monkey
     if case.what.startswith("training"):
         monkeypatch.setattr(lens.training, "train", lambda model, streams, start, settings: settings)
         settings = scope["work"](rows)
-        assert settings.steps * settings.batch == tokens and settings == lens.Descent(), "as by default"
+        assert settings.steps * settings.batch == tokens and settings == lens.LensSettings(), "as by default"
         assert scope["model"].cfg.dtype == torch.float32
     elif case.what.startswith("sampling"):
         assert scope["work"](rows).shape == (128, rows + 1) and scope["model"].dtype == torch.bfloat16
