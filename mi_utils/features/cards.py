@@ -1,52 +1,68 @@
-"""The parts of a latent's card as HTML: no script, nothing loaded, all text escaped.
+"""A latent's card as HTML, and many cards on one page: nothing is loaded, all text is escaped.
 
 A :class:`Source` has what cards are made of; :mod:`mi_utils.features.view` puts them into notebooks and
 files.
 """
 
-import html
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from importlib import resources
 
 import torch
 from jaxtyping import Float
+from markupsafe import Markup
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import features, prompts
-from mi_utils.features.store import Excerpt, FeatureActivations
+from mi_utils import prompts
+from mi_utils.features.recording import nearest, promoted, texts
+from mi_utils.features.store import Excerpt, FeatureActivations, LatentStatistics
+from mi_utils.plots import html
 from mi_utils.plots.style import INK, MONO, SANS, SEQUENTIAL, colour_at, ink_on, shorten, token_labels
 
+__all__ = ()  # the parts of what ``features.view`` offers
+
 LEVELS = 16  # colours of tokens
-LINE = f"display:block;font:12px/1.6 {MONO};white-space:pre-wrap;overflow-wrap:anywhere;padding-left:8ch;text-indent:-8ch"
-_FAINT = "#595959"
-
-
-@dataclass(frozen=True)
-class Look:
-    """How the many small elements of a card get their look: by attributes of their own, or by the classes of
-    a page.
-
-    ``paint`` makes the attribute with the colours of a level, ``line`` is that of a context.
-    """
-
-    paint: Callable[[int], str]
-    line: str
+BARS = 2 * LEVELS  # of a histogram
+LINE = (
+    f"display:block;font:12px/1.6 {MONO};white-space:pre-wrap;overflow-wrap:anywhere;"
+    "padding-left:8ch;text-indent:-8ch"
+)
+FAINT = "#595959"
 
 
 def colours(level: int) -> str:
-    """Ground and ink of a level from 0 to ``LEVELS - 1``."""
+    """Ground and ink of a level from 0 to ``LEVELS - 1``, as declarations of CSS."""
     ground = colour_at(level / (LEVELS - 1), SEQUENTIAL)
     return f"background:#{bytes(ground).hex()};color:{ink_on(ground)}"
 
 
-ALONE = Look(lambda level: f' style="{colours(level)}"', f' style="{LINE}"')
-
-
 @dataclass(frozen=True)
+class Look:
+    """How the many small elements of a card get their look: each by an attribute.
+
+    ``levels`` has the attribute for each level of colour, ``line`` that of a context.
+    """
+
+    levels: tuple[Markup, ...]
+    line: Markup
+
+
+ALONE = Look(
+    tuple(html.render(' style="{{ style }}"', style=colours(level)) for level in range(LEVELS)),
+    html.render(' style="{{ style }}"', style=LINE),
+)
+ON_A_PAGE = Look(  # which has classes for them
+    tuple(html.render(" class=c{{ level }}", level=level) for level in range(LEVELS)),
+    Markup(""),
+)
+
+
 class Source:
     """What cards of latents are made of.
+
+    ``texts`` has the text of every token of the contexts; ``by_density`` the latents that fire at all, the
+    densest first.
 
     Args:
         model: whose tokens and unembedding they are.
@@ -60,36 +76,27 @@ class Source:
         ValueError: directions of another number or width, or tokens that the model does not have.
     """
 
-    model: TransformerBridge
-    acts: FeatureActivations
-    directions: Float[Tensor, "latent d_model"] | None = None
-    unit: str = "latent"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        wanted = (self.acts.n_latents, self.model.cfg.d_model)
-        if self.directions is not None and tuple(self.directions.shape) != wanted:
-            raise ValueError(f"directions has shape {tuple(self.directions.shape)}; it should be {wanted}")
-        if int(self.acts.tokens.max()) >= self.model.cfg.d_vocab:
-            raise ValueError(
-                f"acts has token {int(self.acts.tokens.max())}, which the model's vocabulary has not"
-            )
-
-    @cached_property
-    def texts(self) -> dict[int, str]:
-        """The text of every token of the contexts."""
-        return features.texts(self.model, self.acts.tokens)
-
-    @cached_property
-    def by_density(self) -> list[int]:
-        """The latents that fire at all, the densest first."""
-        order = self.acts.density.argsort(descending=True, stable=True)
-        return order[self.acts.density[order] > 0].tolist()
-
-    @cached_property
-    def unembedding(self) -> Float[Tensor, "d_model d_vocab"]:
-        """``W_U`` in float32."""
-        return self.model.W_U.detach().float()
+    def __init__(
+        self,
+        model: TransformerBridge,
+        acts: FeatureActivations,
+        directions: Float[Tensor, "latent d_model"] | None = None,
+        unit: str = "latent",
+        seed: int = 0,
+    ) -> None:
+        wanted = (acts.n_latents, model.cfg.d_model)
+        if directions is not None and tuple(directions.shape) != wanted:
+            raise ValueError(f"directions has shape {tuple(directions.shape)}; it should be {wanted}")
+        largest = int(acts.tokens.max())
+        if largest >= model.cfg.d_vocab:
+            raise ValueError(f"acts has token {largest}, which the model's vocabulary has not")
+        self.model, self.acts, self.directions = model, acts, directions
+        self.unit, self.seed = unit, seed
+        self.texts = texts(model, acts.tokens)
+        density = acts.density
+        order = density.argsort(descending=True, stable=True)
+        self.by_density: list[int] = order[density[order] > 0].tolist()
+        self.unembedding = None if directions is None else model.W_U.detach().float()
 
     def label(self, latent: int) -> str:
         """The tokens on which a latent fires most strongly: the first three that differ."""
@@ -98,9 +105,28 @@ class Source:
         return " ".join(differing) or "never fires"
 
 
+def visible(text: str) -> str:
+    """A token in running text: white space is marked, but for the one space before a word."""
+    word = text[1:]
+    if text.startswith(" ") and word and word == word.strip():
+        return " " + token_labels([word], longest=200)[0]
+    return token_labels([text], longest=200)[0]
+
+
+# -- a card --------------------------------------------------------------------------------------------
+
+_HEADING = '<div style="margin-bottom:8px"><b style="font-size:15px">{{ name }}</b>&ensp;{{ facts }}</div>'
+_COLUMNS = """\
+<div style="display:flex;flex-wrap:wrap;gap:8px 20px">
+<div style="flex:0 1 270px;min-width:0">{{ side }}</div>
+<div style="flex:1 1 480px;min-width:0">{{ main }}</div>
+</div>
+"""
+
+
 def card(
     source: Source, latent: int, *, top: int = 8, spread: int = 6, window: int = 12, look: Look = ALONE
-) -> str:
+) -> Markup:
     """One latent: header, histogram, what it promotes, whom it resembles, its strongest and some other
     contexts.
 
@@ -115,128 +141,200 @@ def card(
         ValueError: a latent that does not exist.
     """
     latent, acts = source.acts.check_latent(latent), source.acts
+    name, found = f"{source.unit} {latent}".capitalize(), acts.statistics(latent)
+    heading = html.render(_HEADING, name=name, facts=_facts(acts, found))
+    if not found.fires:
+        return heading + html.sentence(f"It fires on none of the {acts.n_tokens:,} tokens looked at.")
     generator = torch.Generator().manual_seed(1_000_003 * source.seed + latent)
-    fires = int(acts.offsets[latent + 1] - acts.offsets[latent])
-    if not fires:
-        return _heading(source, latent) + sentence(
-            f"It fires on none of the {acts.n_tokens:,} tokens looked at."
-        )
     strongest = acts.top_contexts(latent, top, window=window)
     others = acts.random_contexts(latent, spread, generator, window=window)
-    side = [_histogram(source, latent)] + ([] if source.directions is None else _direction(source, latent))
     why = f"one from each of {len(others)} equal parts by strength, for the strongest alone flatter it"
     main = excerpts(source, latent, "Strongest contexts", strongest, look=look)
     main += excerpts(source, latent, "From all over its range", others, why, look)
-    columns = f'<div style="flex:0 1 270px;min-width:0">{"".join(side)}</div>'
-    columns += f'<div style="flex:1 1 480px;min-width:0">{main}</div>'
-    return f'{_heading(source, latent)}<div style="display:flex;flex-wrap:wrap;gap:8px 20px">{columns}</div>'
+    side = _histogram(source, latent)
+    if source.directions is not None:
+        side += _direction(source, latent)
+    return heading + html.render(_COLUMNS, side=side, main=main)
+
+
+def _facts(acts: FeatureActivations, found: LatentStatistics) -> str:
+    return (
+        f"fires on {found.density:.3%} of tokens ({found.fires:,} of {acts.n_tokens:,}, "
+        f"in {found.n_contexts:,} of {len(acts.tokens):,} contexts); "
+        f"strongest {found.maximum:.3g}, mean where it fires {found.mean_active:.3g}"
+    )
+
+
+_TITLE = (
+    '<div style="font-weight:600;margin:2px 0 3px">{{ text }}'
+    '{% if more %}<span style="font-weight:normal;color:{{ faint }}">: {{ more }}</span>{% endif %}</div>'
+)
+# A context is shown as it stands, white space too, hence in one line.
+_EXCERPTS = (
+    '<section style="margin-bottom:10px">{{ title }}'
+    "{% for row in rows %}"
+    '<code{{ line }}><span style="color:{{ faint }}" title="{{ row.tip }}">{{ row.number }}  </span>'
+    "{% for token in row.tokens %}"
+    "{% if token.at %}<u>{% endif %}"
+    '{% if token.look %}<span title="{{ token.value }}"{{ token.look }}>{{ token.text }}</span>'
+    "{% else %}{{ token.text }}{% endif %}"
+    "{% if token.at %}</u>{% endif %}"
+    "{% endfor %}</code>"
+    "{% endfor %}</section>"
+)
 
 
 def excerpts(
     source: Source, latent: int, heading: str, shown: Sequence[Excerpt], why: str = "", look: Look = ALONE
-) -> str:
-    """Contexts under a heading; colours go from 0 to the latent's maximum over all contexts."""
-    highest = float(source.acts.maximum[latent]) or 1.0
-    rows = [_excerpt(source, one, highest, look) for one in shown]
-    return f'<section style="margin-bottom:10px">{_title(heading, why)}{"".join(rows)}</section>'
+) -> Markup:
+    """Contexts under a heading; colours go from 0 to the latent's maximum over all contexts.
+
+    Each is a line: the activation, then the text; only tokens on which the latent fires are elements of their
+    own.
+    """
+    highest = source.acts.statistics(latent).maximum or 1.0
+    rows = [
+        {
+            "tip": f"context {one.context}, stronger than {one.quantile:.1%} of its activations",
+            "number": f"{one.value:>6.3g}",
+            "tokens": _tokens(source, one, highest, look),
+        }
+        for one in shown
+    ]
+    return html.render(_EXCERPTS, title=_title(heading, why), rows=rows, line=look.line, faint=FAINT)
 
 
-def sentence(text: str) -> str:
-    """A line of prose."""
-    return f'<div style="margin:4px 0">{html.escape(text)}</div>'
+def _title(text: str, more: str = "") -> Markup:
+    return html.render(_TITLE, text=text, more=more, faint=FAINT)
 
 
-def frame(body: str) -> str:
-    """Opaque and white, so that it reads in light and dark themes alike."""
-    style = f"background:#ffffff;color:{INK};border:1px solid #cccccc;border-radius:4px;padding:10px 12px"
-    return f'<div style="{style};font:13px/1.45 {SANS};max-width:1040px;overflow-x:auto">{body}</div>'
-
-
-def visible(text: str) -> str:
-    """A token in running text: white space is marked, but for the one space before a word."""
-    word = text[1:]
-    if text.startswith(" ") and word and word == word.strip():
-        return " " + token_labels([word], longest=200)[0]
-    return token_labels([text], longest=200)[0]
-
-
-def _heading(source: Source, latent: int) -> str:
-    acts = source.acts
-    fires = int(acts.offsets[latent + 1] - acts.offsets[latent])
-    facts = (
-        f"fires on {acts.density[latent]:.3%} of tokens ({fires:,} of {acts.n_tokens:,}, in "
-        f"{int(acts.n_contexts[latent]):,} of {len(acts.tokens):,} contexts); strongest "
-        f"{acts.maximum[latent]:.3g}, "
-        f"mean where it fires {acts.mean_active[latent]:.3g}"
-    )
-    name = html.escape(f"{source.unit} {latent}".capitalize())
-    return f'<div style="margin-bottom:8px"><b style="font-size:15px">{name}</b>&ensp;{facts}</div>'
-
-
-def _title(text: str, more: str = "") -> str:
-    more = f'<span style="font-weight:normal;color:{_FAINT}">: {html.escape(more)}</span>' if more else ""
-    return f'<div style="font-weight:600;margin:2px 0 3px">{html.escape(text)}{more}</div>'
-
-
-def _excerpt(source: Source, one: Excerpt, highest: float, look: Look) -> str:
-    """A line: the activation, then the text; only tokens on which the latent fires are elements of their
-    own."""
-    cells = []
+def _tokens(source: Source, one: Excerpt, highest: float, look: Look) -> Iterator[dict]:
+    """What the template needs of each token; ``look`` only where the latent fires."""
     for i, (token, value) in enumerate(zip(one.tokens.tolist(), one.values.tolist(), strict=True)):
-        text = html.escape(visible(source.texts[token]))
-        if value > 0:
-            level = min(round(value / highest * (LEVELS - 1)), LEVELS - 1)
-            text = f'<span title="{value:.3g}"{look.paint(level)}>{text}</span>'
-        cells.append(f"<u>{text}</u>" if i == one.at else text)
-    tip = f"context {one.context}, stronger than {one.quantile:.1%} of its activations"
-    number = f'<span style="color:{_FAINT}" title="{tip}">{one.value:>6.3g}  </span>'
-    return f"<code{look.line}>{number}{''.join(cells)}</code>"
+        level = min(round(value / highest * (LEVELS - 1)), LEVELS - 1)
+        yield {
+            "text": visible(source.texts[token]),
+            "at": i == one.at,
+            "value": f"{value:.3g}",
+            "look": look.levels[level] if value > 0 else None,
+        }
 
 
-def _histogram(source: Source, latent: int) -> str:
+_HISTOGRAM = """\
+<section style="margin-bottom:10px">{{ title }}
+<svg role="img" aria-label="{{ about }}" width="258" height="76" viewBox="-1 -1 258 76">
+<title>{{ about }}</title>
+{% for bar in bars %}
+<rect x="{{ bar.x }}" y="{{ bar.y }}" width="7" height="{{ bar.height }}"
+ fill="{{ bar.fill }}" stroke="{{ faint }}" stroke-width=".4"/>
+{% endfor %}
+<line x1="0" x2="256" y1="60.5" y2="60.5" stroke="{{ faint }}"/>
+<g font-size="11" fill="{{ ink }}"><text x="0" y="73">0</text>
+<text x="256" y="73" text-anchor="end">{{ highest }}</text></g>
+</svg></section>
+"""
+
+
+def _histogram(source: Source, latent: int) -> Markup:
     """Counts of activations by strength, in the colours that tokens have: it is the legend as well."""
-    counts, edges = source.acts.histogram(latent, bins=LEVELS * 2)
-    counts, highest = counts.tolist(), float(edges[-1])
+    counts, edges = source.acts.histogram(latent, bins=BARS)
+    counts, highest = counts.tolist(), f"{float(edges[-1]):.3g}"
+    fullest = max(counts)
     bars = []
     for i, count in enumerate(counts):
-        height = 60 * count / max(counts)
-        ground = bytes(colour_at(i / (len(counts) - 1), SEQUENTIAL)).hex()
-        place = f'x="{8 * i}" y="{60 - height:.1f}" width="7" height="{height:.1f}"'
-        bars.append(f'<rect {place} fill="#{ground}" stroke="{_FAINT}" stroke-width=".4"/>')
-    text = f"Histogram of {sum(counts):,} activations from 0 to {highest:.3g}; the fullest bar has {max(counts):,}"
-    return (
-        f'<section style="margin-bottom:10px">{_title("Its activations above 0")}'
-        f'<svg role="img" aria-label="{text}" width="258" height="76" viewBox="-1 -1 258 '
-        f'76"><title>{text}</title>'
-        f'{"".join(bars)}<line x1="0" x2="256" y1="60.5" y2="60.5" stroke="{_FAINT}"/>'
-        f'<g font-size="11" fill="{INK}"><text x="0" y="73">0</text>'
-        f'<text x="256" y="73" text-anchor="end">{highest:.3g}</text></g></svg></section>'
+        height = 60 * count / fullest
+        fill = f"#{bytes(colour_at(i / (BARS - 1), SEQUENTIAL)).hex()}"
+        bars.append({"x": 8 * i, "y": f"{60 - height:.1f}", "height": f"{height:.1f}", "fill": fill})
+    about = f"Histogram of {sum(counts):,} activations from 0 to {highest}; the fullest bar has {fullest:,}"
+    return html.render(
+        _HISTOGRAM,
+        title=_title("Its activations above 0"),
+        about=about,
+        bars=bars,
+        highest=highest,
+        faint=FAINT,
+        ink=INK,
     )
 
 
-def _direction(source: Source, latent: int) -> list[str]:
-    direction, model = source.directions[latent], source.model
-    found = features.promoted(direction.to(source.unembedding.device), source.unembedding, 8)
-    parts = []
+def _direction(source: Source, latent: int) -> Markup:
+    """What a latent's direction promotes and suppresses, and whose directions are like it."""
+    direction = source.directions[latent].to(source.unembedding.device)
+    found = promoted(direction, source.unembedding, 8)
+    parts = Markup("")
     for heading, ids, values in (
         ("Tokens it promotes directly", found.promoted, found.raised),
         ("Tokens it suppresses directly", found.suppressed, found.lowered),
     ):
-        labels = token_labels(prompts.token_strings(model, ids))
-        parts.append(
-            _pairs(heading, labels, [f"{value:+.2f}".replace("-", "−") for value in values.tolist()])
-        )
-    if source.acts.n_latents > 1:
-        others, cosines = features.nearest(source.directions, latent, min(5, source.acts.n_latents - 1))
+        labels = token_labels(prompts.token_strings(source.model, ids))
+        numbers = [f"{value:+.2f}".replace("-", "−") for value in values.tolist()]
+        parts += _pairs(heading, labels, numbers)
+    n_others = source.acts.n_latents - 1
+    if n_others:
+        others, cosines = nearest(source.directions, latent, min(5, n_others))
         names = [f"{other} {source.label(other)}" for other in others.tolist()]
-        parts.append(_pairs("Nearest directions (cosine)", names, [f"{one:.2f}" for one in cosines.tolist()]))
+        numbers = [f"{one:.2f}" for one in cosines.tolist()]
+        parts += _pairs("Nearest directions (cosine)", names, numbers)
     return parts
 
 
-def _pairs(heading: str, names: Sequence[str], numbers: Sequence[str]) -> str:
-    style = f"font:12px/1.4 {MONO};white-space:pre;overflow:hidden;text-overflow:ellipsis"
-    rows = [f"{number:>6}  {html.escape(name)}" for name, number in zip(names, numbers, strict=True)]
-    lines = "\n".join(rows)
-    return (
-        f'<section style="margin-bottom:10px">{_title(heading)}<div style="{style}">{lines}</div></section>'
-    )
+_PAIRS = (
+    '<section style="margin-bottom:10px">{{ title }}'
+    '<div style="font:12px/1.4 {{ mono }};white-space:pre;overflow:hidden;text-overflow:ellipsis">{{ lines }}'
+    "</div></section>"
+)
+
+
+def _pairs(heading: str, names: Sequence[str], numbers: Sequence[str]) -> Markup:
+    lines = "\n".join(f"{number:>6}  {name}" for name, number in zip(names, numbers, strict=True))
+    return html.render(_PAIRS, title=_title(heading), lines=lines, mono=MONO)
+
+
+# -- a page --------------------------------------------------------------------------------------------
+
+_PAGE = """\
+<header>
+<h1>{{ title }}</h1>
+<p>{{ about }}.</p>
+<label>Search the contexts shown <input id="search" type="search"></label>
+<span id="said" role="status"></span>
+</header>
+<main>
+<nav aria-label="list">
+{% for one in latents %}
+<a href="#l{{ one.number }}"><span>{{ one.label }}</span><small>{{ one.density }}</small></a>
+{% endfor %}
+</nav>
+<div>
+{% for one in latents %}
+<article id="l{{ one.number }}">{{ one.card }}</article>
+{% endfor %}
+</div>
+</main>
+"""
+
+
+def page(source: Source, latents: Sequence[int], title: str) -> str:
+    """The file that ``features.export`` writes: many cards, a list of them, and a search over their contexts.
+
+    No script runs in it but ``page.js``.
+    """
+    about = f"{len(latents):,} of {source.acts.n_latents:,}, on {source.acts.n_tokens:,} tokens of text"
+    shown = [
+        {
+            "number": latent,
+            "label": f"{latent} {source.label(latent)}",
+            "density": f"{source.acts.statistics(latent).density:.2%}",
+            "card": card(source, latent, look=ON_A_PAGE),
+        }
+        for latent in latents
+    ]
+    body = html.render(_PAGE, title=title, about=about, latents=shown)
+    fonts = f":root{{--ink:{INK};--faint:{FAINT};--sans:{SANS};--mono:{MONO}}}"
+    levels = "".join(f".c{level}{{{colours(level)}}}" for level in range(LEVELS))
+    style = f"{fonts}{_file('page.css')}code{{{LINE}}}{levels}"
+    return html.page(title, body, script=_file("page.js"), style=style)
+
+
+def _file(name: str) -> str:
+    return (resources.files("mi_utils.features") / name).read_text(encoding="utf-8")

@@ -15,20 +15,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import harvest, prompts
-from mi_utils.features.store import Excerpt, FeatureActivations
+from mi_utils.features.store import FeatureActivations
 from mi_utils.sae.sae import SAE, check_fits
-
-__all__ = [
-    "Excerpt",
-    "FeatureActivations",
-    "Promoted",
-    "matching",
-    "nearest",
-    "promoted",
-    "record",
-    "record_activations",
-    "texts",
-]
 
 CHUNK = 2048  # tokens encoded at a time
 

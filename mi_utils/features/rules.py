@@ -17,12 +17,15 @@ from torch import Tensor
 
 from mi_utils.features.store import FeatureActivations, at_least_one
 
-_WORDS = """
-    a an the this that these those and or but nor if of in on at to for from by with as into about over under than then
-    i you he she it we they me him her us them my your his its our their who whom whose which what is are was were be
-    been being am do does did have has had will would shall should can could may might must not no so
+# Articles, conjunctions, prepositions, pronouns, auxiliary verbs, "not" and "no".
+_FUNCTION_WORDS = """
+    a an the this that these those
+    and or but nor if of in on at to for from by with as into about over under than then
+    i you he she it we they me him her us them my your his its our their who whom whose which what
+    is are was were be been being am do does did have has had
+    will would shall should can could may might must not no so
 """
-FUNCTION_WORDS = frozenset(_WORDS.split())
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 
 def _ends(text: str, ending: str) -> bool:

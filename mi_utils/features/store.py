@@ -3,12 +3,13 @@ records it."""
 
 import operator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar, SupportsIndex
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+__all__ = ("Excerpt", "FeatureActivations", "LatentStatistics")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,21 @@ class Excerpt:
     def value(self) -> float:
         """The activation at ``at``."""
         return float(self.values[self.at])
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """How often and how strongly one latent fires: 0 everywhere for a dead one.
+
+    ``fires`` is on how many tokens, ``density`` on what share of those looked at, ``n_contexts`` in how many
+    contexts; ``maximum`` is its largest activation, ``mean_active`` the mean of those above 0.
+    """
+
+    fires: int
+    density: float
+    n_contexts: int
+    maximum: float
+    mean_active: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,7 +81,7 @@ class FeatureActivations:
         """How many latents there are, dead ones included."""
         return len(self.offsets) - 1
 
-    @cached_property
+    @property
     def n_tokens(self) -> int:
         """How many tokens were looked at."""
         return int(self.seen.sum())
@@ -80,26 +96,43 @@ class FeatureActivations:
         """What this takes in memory, in bytes."""
         return sum(one.nbytes for one in (self.tokens, self.seen, self.offsets, self.places, self.values))
 
-    @cached_property
+    @property
     def density(self) -> Float[Tensor, "latent"]:
         """The share of tokens on which each latent fires; 0 for a dead one."""
         return self.offsets.diff() / self.n_tokens
 
-    @cached_property
+    @property
     def maximum(self) -> Float[Tensor, "latent"]:
         """The largest activation of each latent; 0 for a dead one."""
         return torch.zeros(self.n_latents).scatter_reduce(0, self.latents, self.values, "amax")
 
-    @cached_property
+    @property
     def mean_active(self) -> Float[Tensor, "latent"]:
         """The mean activation of each latent where it fires; 0 for a dead one."""
         return self._sums(self.values) / self.offsets.diff().clamp_min(1)
 
-    @cached_property
+    @property
     def n_contexts(self) -> Int[Tensor, "latent"]:
         """In how many contexts each latent fires."""
         cells = self.latents * len(self.tokens) + self.places // self.tokens.shape[1]
         return torch.bincount(torch.unique_consecutive(cells) // len(self.tokens), minlength=self.n_latents)
+
+    def statistics(self, latent: SupportsIndex) -> LatentStatistics:
+        """How often and how strongly one latent fires; for all at once there are ``density``, ``maximum``...
+
+        Raises:
+            ValueError: a latent that does not exist.
+        """
+        places, values = self.entries(latent)
+        if not len(values):
+            return LatentStatistics(0, 0.0, 0, 0.0, 0.0)
+        return LatentStatistics(
+            fires=len(values),
+            density=len(values) / self.n_tokens,
+            n_contexts=len(torch.unique_consecutive(places // self.tokens.shape[1])),
+            maximum=float(values.max()),
+            mean_active=float(values.double().mean()),
+        )
 
     def entries(self, latent: SupportsIndex) -> tuple[Int[Tensor, "fires"], Float[Tensor, "fires"]]:
         """Places and values of one latent's activations.

@@ -8,15 +8,17 @@ from typing import Any
 
 import ipywidgets as widgets
 from jaxtyping import Float
+from markupsafe import Markup
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import data_files, features
-from mi_utils.features.cards import Source, card, excerpts, frame, sentence
-from mi_utils.features.page import page
+from mi_utils.features.cards import Source, card, excerpts, page
 from mi_utils.features.store import FeatureActivations
+from mi_utils.plots import html
 
 _FOUND = 20  # latents that a search lists
+_EXPORTED = 200  # latents that a file has by default
 _NONE = -1  # a dropdown whose only value is None takes no other value after
 
 
@@ -57,8 +59,14 @@ def dashboard(
     Raises:
         ValueError: a latent that does not exist, or directions of another number or width.
     """
+    latent = acts.check_latent(latent)
     source = Source(model, acts, directions, unit, seed)
-    return Dashboard(frame(card(source, latent)), f"{unit} {acts.check_latent(latent)}")
+    return Dashboard(_framed(card(source, latent)), f"{unit} {latent}")
+
+
+def _framed(body: Markup) -> str:
+    """In the frame, as a plain text: text that is added to :class:`Markup` later would be escaped."""
+    return str(html.card(body, style="max-width:1040px"))
 
 
 class FeatureBrowser(widgets.VBox):
@@ -85,7 +93,7 @@ class FeatureBrowser(widgets.VBox):
         latent: int | None = None,
         unit: str = "latent",
         seed: int = 0,
-    ):
+    ) -> None:
         self._source = Source(model, acts, directions, unit, seed)
         order = self._source.by_density
         if not order:
@@ -93,7 +101,8 @@ class FeatureBrowser(widgets.VBox):
                 f"acts has {acts.n_latents} latents, none of which ever fires; at least one should"
             )
         if latent is None:
-            latent = next((one for one in order if acts.density[one] < 0.01), order[-1])
+            density = acts.density
+            latent = next((one for one in order if density[one] < 0.01), order[-1])
         narrow = {"layout": widgets.Layout(width="auto", margin="2px 8px 2px 2px")}
         fits = {**narrow, "style": {"description_width": "initial"}, "continuous_update": False}
         self.latent = widgets.BoundedIntText(
@@ -125,17 +134,18 @@ class FeatureBrowser(widgets.VBox):
         self.latent.value = order[max(0, min(here, len(order) - 1))]
 
     def _find(self, _change: Any = None) -> None:
-        acts, text, options, self._marked = self._source.acts, self.search.value, [], None
+        acts, text = self._source.acts, self.search.value
+        options, self._marked = [], None
         if text:
             self._marked = features.matching(acts.tokens, self._source.texts, text) & acts.seen
             if 0 < int(self._marked.sum()) < acts.n_tokens:
                 more = acts.contrast(self._marked)
-                best = [
-                    one
-                    for one in more.argsort(descending=True, stable=True)[:_FOUND].tolist()
+                best = more.argsort(descending=True, stable=True)[:_FOUND].tolist()
+                options = [
+                    (f"{one}: +{more[one]:.3g}  {self._source.label(one)}", one)
+                    for one in best
                     if more[one] > 0
                 ]
-                options = [(f"{one}: +{more[one]:.3g}  {self._source.label(one)}", one) for one in best]
         self.found.disabled = not options
         self.found.options = options or [("none" if text else "search first", _NONE)]
         self._choose()  # the first may be the one that was chosen before
@@ -146,25 +156,25 @@ class FeatureBrowser(widgets.VBox):
             self.latent.value = self.found.value
 
     def _show(self, _change: Any = None) -> None:
-        self.page.value = frame(self._hits() + card(self._source, self.latent.value))
+        body = self._hits() + card(self._source, self.latent.value)
+        self.page.value = _framed(body)
 
-    def _hits(self) -> str:
+    def _hits(self) -> Markup:
         """Where the latent fires on what was searched for, or why there is nothing to show."""
         name, latent, acts = self.search.value, self.latent.value, self._source.acts
         if not name:
-            return ""
+            return Markup("")
         count = 0 if self._marked is None else int(self._marked.sum())
         if not count:
-            return sentence(f"{name!r} is nowhere among the {acts.n_tokens:,} tokens looked at.")
+            return html.sentence(f"{name!r} is nowhere among the {acts.n_tokens:,} tokens looked at.")
         fires = int(self._marked.flatten()[acts.entries(latent)[0]].sum())
         if not fires:
-            return sentence(
+            return html.sentence(
                 f"This {self._source.unit} fires on none of the {count:,} tokens that {name!r} touches."
             )
         places = acts.top_contexts(latent, 5, among=self._marked)
-        return excerpts(
-            self._source, latent, f"On {name!r} it fires on {fires:,} of {count:,} tokens", places
-        )
+        heading = f"On {name!r} it fires on {fires:,} of {count:,} tokens"
+        return excerpts(self._source, latent, heading, places)
 
 
 @dataclass(frozen=True, repr=False)
@@ -208,7 +218,8 @@ def export(
     source = Source(model, acts, directions, unit, seed)
     if latents is None:
         alive = source.by_density
-        latents = [alive[i * len(alive) // min(200, len(alive))] for i in range(min(200, len(alive)))]
+        wanted = min(_EXPORTED, len(alive))
+        latents = [alive[i * len(alive) // wanted] for i in range(wanted)]
     chosen = tuple(dict.fromkeys(acts.check_latent(one) for one in latents))
     if not chosen:
         raise ValueError("latents is empty; it should name at least one that fires")

@@ -3,7 +3,6 @@
 Both show layer by position with the likeliest next token in each cell, the model's own prediction on top.
 """
 
-import html
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,22 +11,13 @@ from typing import Any, Literal
 import ipywidgets as widgets
 import plotly.graph_objects as go
 from jaxtyping import Float
+from markupsafe import Markup
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import lens, plots, prompts
-from mi_utils.plots.style import (
-    INK,
-    MONO,
-    SANS,
-    SEQUENTIAL,
-    card,
-    colour_at,
-    ink_on,
-    sentence,
-    shorten,
-    token_labels,
-)
+from mi_utils.plots import html
+from mi_utils.plots.style import INK, MONO, SANS, SEQUENTIAL, colour_at, ink_on, shorten, token_labels
 
 Value = Literal["probability", "entropy", "kl"]
 MEANING: dict[str, str] = {
@@ -73,9 +63,8 @@ def lens_figure(
     cells = fig.data[0]
     cells.hovertemplate = cells.hovertemplate.replace("<br>text %{", "<br>top token %{")
     rows = len(shown.layers)
-    fig.layout.height += max(
-        0, _ROW * rows - max(480, 18 * rows)
-    )  # heatmap's are narrow where there are many
+    drawn = max(480, 18 * rows)  # by the heatmap, whose rows are narrow where there are many
+    fig.layout.height += max(0, _ROW * rows - drawn)
     return fig
 
 
@@ -100,7 +89,7 @@ class LensBrowser(widgets.VBox):
         model: TransformerBridge,
         lenses: Mapping[str, lens.Lens],
         prompt: str = "The capital of France is",
-    ):
+    ) -> None:
         if not lenses:
             raise ValueError("lenses is empty; it should hold at least one lens, by its name")
         for one in lenses.values():
@@ -131,21 +120,21 @@ class LensBrowser(widgets.VBox):
 
     def _show(self, _change: Any = None) -> None:
         try:
-            self.page.value = card(self._body())
+            body = self._body()
         except ValueError as error:
-            self.page.value = card(sentence(" ".join(str(error).split())))
+            body = html.sentence(" ".join(str(error).split()))
+        self.page.value = str(html.card(body))
 
-    def _body(self) -> str:
+    def _body(self) -> Markup:
         tokens, (low, high) = prompts.encode(self._model, self.prompt.value)[0], self.layers.value
         chosen = self._lenses[self.lens.value]
         shown, layers = slice(1, LONGEST + 1), range(low, high + 1)
         reading = lens.read(self._model, tokens[: shown.stop], chosen, layers=layers, positions=shown)
-        parts = [_table(_shown(self._model, reading, self.colour.value)), _next_tokens(self._model, reading)]
+        body = _table(_shown(self._model, reading, self.colour.value)) + _next_tokens(self._model, reading)
         if len(tokens) > shown.stop:
-            parts.append(
-                sentence(f"Of the {len(tokens) - 1} tokens, only the first {LONGEST} are read and shown.")
-            )
-        return "".join(parts)
+            said = f"Of the {len(tokens) - 1} tokens, only the first {LONGEST} are read and shown."
+            body += html.sentence(said)
+        return body
 
 
 @dataclass(frozen=True)
@@ -178,46 +167,73 @@ def _shown(model: TransformerBridge, reading: lens.Reading, value: str) -> _Show
     return _Shown(values.clamp_min(0).float().cpu(), highest, meaning, layers, read, top)  # below 0: rounding
 
 
-def _table(shown: _Shown) -> str:
-    name = "padding:0 8px;font-weight:normal;white-space:pre"
-    heads = "".join(f'<th scope="col" style="{name}">{_cut(label)}</th>' for label in shown.read)
-    rows = []
-    for layer, labels, values in reversed(
-        list(zip(shown.layers, shown.top, shown.values.tolist(), strict=True))
-    ):
-        cells = [
-            _cell(label, value, value / shown.highest) for label, value in zip(labels, values, strict=True)
-        ]
-        head = f'<th scope="row" style="{name};text-align:right">{layer}</th>'
-        rows.append(f'<tr style="height:{_ROW}px">{head}{"".join(cells)}</tr>')
-    caption = f"{TITLE}; the darker, the higher the {shown.meaning}"
-    return (
-        f'<table style="border-spacing:1px;border-collapse:separate;font:12px/1.2 {MONO};color:{INK}">'
-        '<caption style="text-align:left;font:12px '
-        f'{SANS};padding-bottom:6px">{html.escape(caption)}</caption>'
-        f'<tr style="height:{_ROW}px"><th scope="col" style="{name};text-align:right">layer</th>{heads}</tr>'
-        f"{''.join(rows)}</table>"
+_TABLE = """\
+<table style="border-spacing:1px;border-collapse:separate;font:12px/1.2 {{ mono }};color:{{ ink }}">
+<caption style="text-align:left;font:12px {{ sans }};padding-bottom:6px">{{ caption }}</caption>
+<tr style="height:{{ height }}px">
+<th scope="col" style="{{ head }};text-align:right">layer</th>
+{% for label in read %}
+<th scope="col" style="{{ head }}">{{ label }}</th>
+{% endfor %}
+</tr>
+{% for row in rows %}
+<tr style="height:{{ height }}px">
+<th scope="row" style="{{ head }};text-align:right">{{ row.layer }}</th>
+{% for cell in row.cells %}
+<td title="{{ cell.tip }}" style="{{ cell.paint }};{{ room }};text-align:center">{{ cell.label }}</td>
+{% endfor %}
+</tr>
+{% endfor %}
+</table>
+"""
+
+
+def _table(shown: _Shown) -> Markup:
+    """Layer by position, the model itself on top."""
+    by_layer = zip(shown.layers, shown.top, shown.values.tolist(), strict=True)
+    rows = [
+        {"layer": layer, "cells": [_cell(*one, shown.highest) for one in zip(labels, values, strict=True)]}
+        for layer, labels, values in by_layer
+    ]
+    return html.render(
+        _TABLE,
+        caption=f"{TITLE}; the darker, the higher the {shown.meaning}",
+        read=[shorten(label, _CELL) for label in shown.read],
+        rows=rows[::-1],
+        height=_ROW,
+        head="padding:0 8px;font-weight:normal;white-space:pre",
+        room="padding:0 6px;min-width:56px;white-space:pre",
+        mono=MONO,
+        sans=SANS,
+        ink=INK,
     )
 
 
-def _cell(label: str, value: float, fraction: float) -> str:
-    ground = colour_at(fraction, SEQUENTIAL)
-    style = f"background:#{bytes(ground).hex()};color:{ink_on(ground)};padding:0 6px;min-width:56px;white-space:pre"
-    tip = f"{html.escape(label)}: {value:.3g}"
-    return f'<td title="{tip}" style="{style};text-align:center">{_cut(label)}</td>'
+def _cell(label: str, value: float, highest: float) -> dict[str, str]:
+    """What the template needs of a cell: the whole token in the tip, its beginning in the cell."""
+    ground = colour_at(value / highest, SEQUENTIAL)
+    return {
+        "label": shorten(label, _CELL),
+        "tip": f"{label}: {value:.3g}",
+        "paint": f"background:#{bytes(ground).hex()};color:{ink_on(ground)}",
+    }
 
 
-def _cut(label: str) -> str:
-    return html.escape(shorten(label, _CELL))
+_NEXT = """\
+<div style="margin:8px 0 4px">The model's next token:&ensp;
+{%- for token in tokens -%}
+<span style="{{ style }}"><b>{{ token.label }}</b> {{ token.share }}</span>{{ " " }}
+{%- endfor -%}
+</div>
+"""
 
 
-def _next_tokens(model: TransformerBridge, reading: lens.Reading) -> str:
+def _next_tokens(model: TransformerBridge, reading: lens.Reading) -> Markup:
     """The model's five likeliest tokens after the last one read."""
     best = reading.log_probs[-1, -1].topk(min(5, reading.log_probs.shape[-1]))
     labels = token_labels(prompts.token_strings(model, best.indices))
-    shares = [f"{share:.1%}" for share in best.values.exp().tolist()]
-    style, pairs = f"font:12px {MONO};white-space:pre;margin-right:16px", zip(labels, shares, strict=True)
-    items = "".join(
-        f'<span style="{style}"><b>{html.escape(label)}</b> {share}</span> ' for label, share in pairs
-    )
-    return f'<div style="margin:8px 0 4px">The model\'s next token:&ensp;{items}</div>'
+    tokens = [
+        {"label": label, "share": f"{share:.1%}"}
+        for label, share in zip(labels, best.values.exp().tolist(), strict=True)
+    ]
+    return html.render(_NEXT, tokens=tokens, style=f"font:12px {MONO};white-space:pre;margin-right:16px")

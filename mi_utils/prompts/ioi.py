@@ -43,22 +43,21 @@ TEMPLATES = (
     "In the{PLACE},{A} and{B} sat down.{S} gave a{OBJECT} to",
     "Each year{A} and{B} meet at the{PLACE}.{S} gives a{OBJECT} to",
 )
-NAMES = (
-    "Mary", "John", "Tom", "James", "Sarah", "Kate", "Anna", "Emma", "David", "Mark", "Paul", "Peter", "Alice",
-    "Jack", "Emily", "Robert", "William", "Charles", "George", "Henry", "Thomas", "Michael", "Daniel", "Lisa",
-    "Maria", "Laura", "Rachel", "Jane", "Susan", "Linda", "Adam", "Simon", "Brian", "Kevin", "Eric", "Martin",
-    "Alex", "Helen", "Julia", "Elizabeth", "Margaret", "Harry", "Frank", "Arthur", "Edward", "Albert", "Joseph",
-    "Samuel", "Andrew", "Matthew", "Jacob", "Anne", "Roger", "Carl", "Victoria", "Richard", "Scott", "Jason",
-    "Ryan", "Patrick", "Philip", "Stephen", "Jennifer", "Jessica", "Michelle", "Amanda", "Nicole",
-)  # fmt: skip
-PLACES = (
-    "store", "park", "school", "market", "station", "library", "office", "hospital", "restaurant", "garden",
-    "museum", "church", "farm",
-)  # fmt: skip
-OBJECTS = (
-    "drink", "book", "ring", "ball", "letter", "key", "flower", "gift", "bottle", "map", "ticket", "hat", "coin",
-    "basket", "lamp", "cake",
-)  # fmt: skip
+# Words that are one token in most tokenizers, with the space before them.
+_NAMES = """
+    Mary John Tom James Sarah Kate Anna Emma David Mark Paul Peter Alice Jack Emily Robert William
+    Charles George Henry Thomas Michael Daniel Lisa Maria Laura Rachel Jane Susan Linda Adam Simon Brian
+    Kevin Eric Martin Alex Helen Julia Elizabeth Margaret Harry Frank Arthur Edward Albert Joseph Samuel
+    Andrew Matthew Jacob Anne Roger Carl Victoria Richard Scott Jason Ryan Patrick Philip Stephen
+    Jennifer Jessica Michelle Amanda Nicole
+"""
+_PLACES = """
+    store park school market station library office hospital restaurant garden museum church farm
+"""
+_OBJECTS = """
+    drink book ring ball letter key flower gift bottle map ticket hat coin basket lamp cake
+"""
+NAMES, PLACES, OBJECTS = (tuple(words.split()) for words in (_NAMES, _PLACES, _OBJECTS))
 _FEWEST_NAMES = 5  # the prompt's two, and three unrelated ones
 
 

@@ -108,10 +108,9 @@ def how_interpretable(
         train: the same on the contexts that rules are found on.
     """
     generator = torch.Generator().manual_seed(SEED)
-    enough = ((acts.n_contexts >= EXCERPTS) & (acts.n_contexts <= len(acts.tokens) - EXCERPTS)).nonzero()[
-        :, 0
-    ]
-    enough = [latent for latent in enough.tolist() if train.n_contexts[latent] and _has_quiet(acts, latent)]
+    n_contexts, fires_in_training = acts.n_contexts, train.n_contexts > 0
+    enough = (n_contexts >= EXCERPTS) & (n_contexts <= len(acts.tokens) - EXCERPTS) & fires_in_training
+    enough = [latent for latent in enough.nonzero()[:, 0].tolist() if _has_quiet(acts, latent)]
     order = torch.randperm(len(enough), generator=generator)[:LATENTS]
     latents = [enough[i] for i in order.tolist()]
     names = features.texts(model, torch.cat([acts.tokens, train.tokens]))

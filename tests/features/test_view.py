@@ -2,7 +2,6 @@
 them."""
 
 import hashlib
-import html
 import re
 from base64 import b64encode
 from html.parser import HTMLParser
@@ -10,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 from ipywidgets import Output
+from markupsafe import escape
 from sentences import assert_one_sentence
 
 from mi_utils import features, prompts
@@ -399,8 +399,26 @@ def test_a_file_escapes_what_it_shows(llama_model, acts, directions, hostile, tm
     features.export(file, llama_model, acts, directions, title=HOSTILE, unit=HOSTILE)
     content = file.read_text(encoding="utf-8")
     assert content.count("<script") == 1 == content.count("</script") and "<img" not in content
-    assert html.escape(HOSTILE) in content
+    assert str(escape(HOSTILE)) in content
     Page(content)
+
+
+@pytest.mark.parametrize("token", ["<b>", '"</script>', "&amp;", "{{ 7 * 7 }}", "<!--"])
+def test_tokens_are_text_wherever_they_are_shown(llama_model, acts, directions, tmp_path, monkeypatch, token):
+    """On a card, in a search and in a file; in a template's own notation too."""
+    monkeypatch.setattr(prompts.tokens, "token_strings", lambda _, tokens: [token] * len(tokens))
+    file = tmp_path / "tokens.html"
+    features.export(file, llama_model, acts, directions, latents=[0, 2], title=token, unit=token)
+    browser = features.FeatureBrowser(llama_model, acts, directions)
+    browser.search.value = token
+    dashboard = features.dashboard(llama_model, acts, 2, directions)
+    for content in (dashboard.html, browser.page.value, file.read_text(encoding="utf-8")):
+        page = Page(content)
+        count = {tag: sum(found == tag for found, _ in page.elements) for tag in ("b", "script")}
+        assert count["b"] == content.count('<b style="font-size:15px">')
+        assert count["script"] == content.count("</script") <= 1
+        assert page.lines and all(set(line["text"]) <= set(token) for line in page.lines)
+        assert all(line["text"].startswith(token) for line in page.lines)
 
 
 def test_200_latents_of_a_sparse_dictionary_take_less_than_3_mb(llama_model, tmp_path):

@@ -289,6 +289,16 @@ def test_tokens_are_escaped_in_the_browser(hostile, browser):
     assert page.rows[1][1]["text"] == HOSTILE[:13] + "…", "cut in the cell"
 
 
+@pytest.mark.parametrize("token", ["<b>", '"</script>', "&amp;", "{{ 7 * 7 }}"])
+def test_tokens_are_text_wherever_they_are_shown(model, monkeypatch, token):
+    monkeypatch.setattr(prompts.tokens, "token_strings", lambda _, tokens: [token] * len(tokens))
+    page = Page(lens.LensBrowser(model, {"logit": lens.logit_lens(model)}, PROMPTS[0]))
+    cells = [cell for row in page.rows[1:] for cell in row[1:]]
+    assert cells and {cell["text"] for cell in [*cells, *page.rows[0][1:]]} == {token}
+    assert all(cell["title"].startswith(f"{token}: ") for cell in cells)
+    assert page.text.count(token) >= len(cells) + 5, "and the five likeliest next tokens"
+
+
 def test_errors_are_escaped(browser, monkeypatch):
     def refuse(*_):
         raise ValueError(f"text is {HOSTILE}\nand more")
