@@ -16,12 +16,15 @@ from jaxtyping import Int
 from safetensors import safe_open
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mi_utils import data_files, models, prompts
 
 FILE = "corpus.safetensors"
 PARTS = {
-    "samples": "written by smollm2-135m itself: articles, answers, code and mathematics as the model knows them",
+    "samples": (
+        "written by smollm2-135m itself: articles, answers, code and mathematics as the model knows them"
+    ),
     "speeches": "State of the Union addresses, 1790 to 2018, the beginning of each",
     "novel": "Moby-Dick, by Herman Melville, chapter by chapter",
     "code": "Python modules of networkx and sympy",
@@ -42,15 +45,12 @@ def documents(part: str, *, split: str = "train") -> list[Int[Tensor, "_"]]:
         raise ValueError(f"split is {split!r}; it should be 'train' or 'test'")
     file = data_files.path(FILE)
     with safe_open(file, "pt") as stored:
-        tokens, lengths, held_out = (
-            stored.get_tensor(f"{part}/{what}") for what in ("tokens", "lengths", "test")
-        )
-    pieces = tokens.to(torch.int64).split(lengths.tolist())
-    return [
-        piece
-        for piece, test in zip(pieces, held_out.tolist(), strict=True)
-        if bool(test) == (split == "test")
-    ]
+        tokens = stored.get_tensor(f"{part}/tokens").to(torch.int64)
+        lengths = stored.get_tensor(f"{part}/lengths").tolist()
+        in_test = stored.get_tensor(f"{part}/test").tolist()
+    pieces = tokens.split(lengths)
+    wanted = split == "test"
+    return [piece for piece, test in zip(pieces, in_test, strict=True) if bool(test) == wanted]
 
 
 def contexts(
@@ -91,9 +91,8 @@ def contexts(
         wanted = None if count is None else (count + len(names) - 1 - i) // len(names)
         if wanted is not None and wanted > len(cut):
             raise ValueError(
-                f"count is {count}, of which {wanted} from {name}; its {split} split has {len(cut)} contexts "
-                "of "
-                f"{length} tokens"
+                f"count is {count}, of which {wanted} from {name}; "
+                f"its {split} split has {len(cut)} contexts of {length} tokens"
             )
         rows.append(cut[torch.randperm(len(cut), generator=generator)[:wanted]])
     together = torch.cat(rows)
@@ -120,18 +119,24 @@ def cut_documents(
     if not pieces:
         longest = max((len(one) for one in ids), default=0)
         raise ValueError(
-            f"texts has no {length - 1} tokens in a row for a context of {length} (the longest text has "
-            f"{longest}); "
-            "take longer texts or a smaller length"
+            f"texts has no {length - 1} tokens in a row for a context of {length} "
+            f"(the longest text has {longest}); take longer texts or a smaller length"
         )
     body = torch.stack(pieces)
     return torch.cat([torch.full((len(body), 1), prompts.start_token(model)), body], dim=1)
 
 
-def vocabulary_digest(tokenizer) -> str:
+def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of a tokenizer's vocabulary: two tokenizers with the same one give the same ids for their
     tokens."""
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def default_tokenizer() -> PreTrainedTokenizerBase:
+    """The tokenizer of the default model, in whose tokens the documents are stored."""
+    source = models.load.REGISTRY[models.load.DEFAULT].source
+    return AutoTokenizer.from_pretrained(str(models.fetch(source)))
 
 
 def _ids(model: TransformerBridge, text: str) -> Int[Tensor, "tokens"]:
@@ -143,14 +148,5 @@ def _in_tokens_of(model: TransformerBridge, texts: list[Int[Tensor, "_"]]) -> li
         own = stored.metadata()["vocabulary"]
     if vocabulary_digest(model.tokenizer) == own:
         return texts
-    tokenizer = _default_tokenizer()
+    tokenizer = default_tokenizer()
     return [_ids(model, tokenizer.decode(text.tolist())) for text in texts]
-
-
-@lru_cache(maxsize=1)
-def _default_tokenizer():
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(
-        str(models.fetch(models.load.REGISTRY[models.load.DEFAULT].source))
-    )

@@ -17,7 +17,7 @@ LENGTH = 128
 @pytest.fixture
 def reader(llama_model: TransformerBridge, monkeypatch: pytest.MonkeyPatch) -> TransformerBridge:
     """A tiny model with the default model's tokenizer, so that nothing is encoded again."""
-    monkeypatch.setattr(llama_model, "tokenizer", corpus._default_tokenizer())
+    monkeypatch.setattr(llama_model, "tokenizer", corpus.default_tokenizer())
     return llama_model
 
 
@@ -236,7 +236,7 @@ def test_part_named_twice(three_parts: dict, reader: TransformerBridge):
 
 @pytest.mark.parametrize("name", ["llama_model", "gpt2_model"])
 def test_other_tokenizers_encode_the_text_again(name: str, request, monkeypatch: pytest.MonkeyPatch):
-    model, default = request.getfixturevalue(name), corpus._default_tokenizer()
+    model, default = request.getfixturevalue(name), corpus.default_tokenizer()
     texts = [
         "When Mary and John went to the store, John gave Mary a drink. " * 3,
         "The capital \u00e9 \n" * 4,
@@ -251,14 +251,14 @@ def test_other_tokenizers_encode_the_text_again(name: str, request, monkeypatch:
 
 def test_same_vocabulary_is_not_encoded_again(reader: TransformerBridge, monkeypatch: pytest.MonkeyPatch):
     """Whatever the model is called."""
-    monkeypatch.setattr(corpus, "_default_tokenizer", lambda: pytest.fail("encoded again"))
+    monkeypatch.setattr(corpus, "default_tokenizer", lambda: pytest.fail("encoded again"))
     assert len(corpus.contexts(reader, parts="novel", count=3)) == 3
 
 
 def test_vocabulary_digest(llama_model: TransformerBridge, gpt2_model: TransformerBridge):
     own = corpus.vocabulary_digest(llama_model.tokenizer)
     assert own == corpus.vocabulary_digest(gpt2_model.tokenizer) and len(own) == 64
-    assert own != corpus.vocabulary_digest(corpus._default_tokenizer())
+    assert own != corpus.vocabulary_digest(corpus.default_tokenizer())
 
 
 # -------------------------------------------------------------------------------------------------- texts of

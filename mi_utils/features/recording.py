@@ -6,7 +6,7 @@ other side). How they are shown is in ``mi_utils.features.view``; rules that for
 ``mi_utils.features.rules``.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -51,25 +51,26 @@ def record(
     pieces = [activations] if isinstance(activations, Tensor) else activations
     # Grown as they fill: thousands of small tensors would leave gaps of several times their own size in
     # memory.
-    places, latents, values = (
-        torch.empty(2**16, dtype=kind) for kind in (torch.int32, torch.int32, torch.float32)
-    )
+    places = torch.empty(2**16, dtype=torch.int32)
+    latents = torch.empty_like(places)
+    values = torch.empty(2**16, dtype=torch.float32)
     read = count = width = 0
     for chunk in (chunk for piece in pieces for chunk in piece.split(CHUNK)):
         found = _encoded(encode, chunk)
         width = found.shape[1]
         rows, columns = (found > 0).nonzero(as_tuple=True)
-        new, read = slice(count, count + len(rows)), read + len(chunk)
+        first, read = read, read + len(chunk)
         if read > len(wanted):
             continue  # refused below, when it is known how many there are
-        if (size := FeatureActivations.ENTRY * new.stop / 2**30) > memory_gib:
+        new = slice(count, count + len(rows))
+        size = FeatureActivations.ENTRY * new.stop / 2**30
+        if size > memory_gib:
             raise ValueError(
                 f"tokens has {tokens.numel():,} of them; after {read:,} the latents' activations take "
-                f"{size:.2g} GiB, "
-                f"and memory_gib allows {memory_gib:g}; take fewer contexts"
+                f"{size:.2g} GiB, and memory_gib allows {memory_gib:g}; take fewer contexts"
             )
         places, latents, values = (_with_room(one, count, new.stop) for one in (places, latents, values))
-        places[new] = wanted[read - len(chunk) + rows.cpu()]
+        places[new] = wanted[first + rows.cpu()]
         latents[new] = columns.to("cpu", torch.int32)
         values[new] = found[rows, columns].float().cpu()
         count = new.stop
@@ -109,7 +110,7 @@ def record_activations(
     _after_start(tokens, None)
     lengths = []
 
-    def pieces():
+    def pieces() -> Iterator[Float[Tensor, "piece width"]]:
         for piece in harvest.pieces(model, tokens, sae.hook, batch_size=batch_size):
             lengths.append(piece.float().norm(dim=-1).cpu())
             yield piece

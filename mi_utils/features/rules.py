@@ -253,8 +253,7 @@ def detection(
         if min(len(fires), len(quiet)) < n:
             raise ValueError(
                 f"rules holds latent {latent}, for which there are {len(fires)} excerpts in which it fires "
-                "and "
-                f"{len(quiet)} in which it does not; n is {n}, and there should be as many of each"
+                f"and {len(quiet)} in which it does not; n is {n}, and there should be as many of each"
             )
         read = [[texts[i] for i in excerpt.tokens.tolist()] for excerpt in fires + quiet]
         truth = torch.arange(2 * n) < n

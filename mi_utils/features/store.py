@@ -70,10 +70,9 @@ class FeatureActivations:
 
     def __repr__(self) -> str:
         return (
-            f"FeatureActivations({self.n_latents:,} latents on {self.n_tokens:,} tokens of "
-            f"{len(self.tokens):,} "
-            f"contexts, {self.left_out:,} left out as massive; {len(self.values):,} activations in "
-            f"{self.nbytes / 2**20:.1f} MiB)"
+            f"FeatureActivations({self.n_latents:,} latents on {self.n_tokens:,} tokens "
+            f"of {len(self.tokens):,} contexts, {self.left_out:,} left out as massive; "
+            f"{len(self.values):,} activations in {self.nbytes / 2**20:.1f} MiB)"
         )
 
     @property

@@ -155,8 +155,7 @@ def read(
     if len(shown) * tokens.numel() * model.cfg.d_vocab > LARGEST:
         raise ValueError(
             f"prompt has {tokens.numel()} positions to show, too many for {len(shown)} rows of "
-            f"{model.cfg.d_vocab} "
-            "tokens each; choose fewer positions or layers"
+            f"{model.cfg.d_vocab} tokens each; choose fewer positions or layers"
         )
     rows = [log_probs(model, lens, streams[layer], layer) for layer in shown]
     return Reading(tokens[0], shown, torch.stack(rows))

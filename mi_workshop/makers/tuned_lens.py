@@ -21,7 +21,7 @@ from mi_utils.lens.training import LensSettings, Moments, train
 from mi_workshop.cli import say
 
 COMMAND = "python -m mi_workshop.makers.tuned_lens"
-FILE = "tuned_lens_smollm2-135m.safetensors"
+FILE = lens.shipped.LENS
 LENGTH = 128
 RIDGE_CONTEXTS = 2_048
 ROUNDS = 10

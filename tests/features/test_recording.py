@@ -240,6 +240,34 @@ def test_in_quiet_contexts_nothing_fires(acts, fires, window):
     assert len(acts.quiet_contexts(DEAD, 100, rng(), window=None)) == CONTEXTS
 
 
+def test_draws_depend_on_the_generator_alone(acts):
+    torch.manual_seed(0)
+    state, found = torch.get_rng_state(), []
+    for _ in range(2):
+        drawn = acts.random_contexts(DENSE, 4, rng(7)) + acts.quiet_contexts(0, 8, rng(7), window=1)
+        found.append([(one.context, one.start, one.at) for one in drawn])
+    assert found[0] == found[1]
+    assert torch.equal(torch.get_rng_state(), state), "and change nothing else"
+
+
+def test_sums_of_very_many_activations_lose_nothing():
+    """Small ones after a large one: in float32 each would vanish beside the sum so far."""
+    values = torch.ones(50, 101, 1)
+    values[0, 1] = 1e8
+    acts = recorded(values)
+    wanted = (1e8 + 4999) / 5000
+    assert acts.mean_active.item() == pytest.approx(wanted, rel=1e-7)
+    assert acts.statistics(0).mean_active == pytest.approx(wanted, rel=1e-9)
+
+
+def test_statistics_of_a_latent_are_those_of_all(acts):
+    for latent in range(LATENTS):
+        one = acts.statistics(latent)
+        assert one.fires == len(acts.entries(latent)[0]) and one.n_contexts == acts.n_contexts[latent]
+        for name in ("density", "maximum", "mean_active"):
+            assert getattr(one, name) == pytest.approx(getattr(acts, name)[latent].item(), rel=1e-6)
+
+
 def test_contrast_is_the_mean_here_less_the_mean_elsewhere(acts, fires):
     marked = torch.rand(CONTEXTS, LENGTH, generator=rng(3)) > 0.7
     here, there = marked & acts.seen, ~marked & acts.seen
@@ -324,6 +352,20 @@ def test_nearest_directions_are_those_of_the_largest_cosine():
     torch.testing.assert_close(values, cosines[wanted])
     negative = torch.tensor([[1.0, 0], [-1, 0]])
     assert features.nearest(negative, 0, 1)[0].tolist() == [1]
+
+
+def test_directions_in_half_precision_are_compared_in_full():
+    W_U, rows = torch.randn(64, 40, generator=rng()), torch.randn(20, 64, generator=rng(1))
+    half = rows.bfloat16()
+    found, wanted = (features.promoted(one, W_U.bfloat16(), 3) for one in (half[4], half[4].float()))
+    torch.testing.assert_close(found.raised, wanted.raised)
+    exact = half[4].double() @ W_U.bfloat16().double()
+    torch.testing.assert_close(
+        found.raised.double(), (exact - exact.mean())[found.promoted], rtol=1e-5, atol=1e-5
+    )
+    cosines = torch.cosine_similarity(half[4].double(), half.double(), dim=-1)
+    others, values = features.nearest(half, 4, 5)
+    torch.testing.assert_close(values.double(), cosines[others], rtol=1e-5, atol=1e-5)
 
 
 # -- what can't be ---------------------------------------------------------------------------------

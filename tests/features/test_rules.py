@@ -235,6 +235,48 @@ def test_chance_is_the_purity_of_random_tokens():
     assert token_class_purity(acts, [0], TEXTS, n=5, generator=rng())[0].chance == 1
 
 
+def test_draws_depend_on_the_generator_alone():
+    tokens = contexts(8, rows=100)
+    acts = recorded(tokens, torch.rand(*tokens.shape, 6, generator=rng()) > 0.7)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    chances = [
+        token_class_purity(acts, [0], TEXTS, n=10, draws=5, generator=rng(seed))[0].chance
+        for seed in (1, 1, *range(2, 8))
+    ]
+    rules = {i: Rule("token", ((f"word{i}",),)) for i in range(6)}
+    scores = [detection(acts, rules, TEXTS, n=5, generator=rng(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(torch.get_rng_state(), state), "and change nothing else"
+    assert chances[0] == chances[1] and len(set(chances)) > 2
+    assert torch.equal(scores[0].own, scores[1].own) and torch.equal(scores[0].shuffled, scores[1].shuffled)
+    assert not torch.equal(scores[0].own, scores[2].own)
+
+
+def test_which_rule_is_the_control_is_drawn_and_never_the_latent_s_own():
+    """Each rule fits its own latent only: were it judged by its own, the control would be perfect."""
+    tokens = contexts(3, rows=200)
+    ids = torch.arange(15, 21)
+    acts = recorded(tokens, tokens[..., None] == ids)
+    asked = []
+
+    class Asked(Rule):
+        def predicts(self, texts):
+            asked.append(self.keys[0][0])
+            return super().predicts(texts)
+
+    rules = {i: Asked("token", ((WORDS[token].strip(),),)) for i, token in enumerate(ids.tolist())}
+    orders = set()
+    for seed in range(6):
+        asked.clear()
+        detection(acts, rules, TEXTS, n=5, window=3, generator=rng(seed))
+        pairs = [(asked[at], asked[at + 10]) for at in range(0, len(asked), 20)]
+        assert [own for own, _ in pairs] == [rules[i].keys[0][0] for i in rules]
+        assert sorted(own for own, _ in pairs) == sorted(other for _, other in pairs)
+        assert all(own != other for own, other in pairs)
+        orders.add(tuple(pairs))
+    assert len(orders) > 3
+
+
 def test_chance_looks_only_at_what_was_looked_at():
     tokens = contexts(8, rows=50)
     blue = tokens[:, 1:] == ID[" blue"]

@@ -200,6 +200,21 @@ def test_a_card_is_the_same_twice_and_another_with_another_seed(llama_model, act
     )
 
 
+def test_latents_that_fire_alike_are_drawn_apart(llama_model, acts):
+    """Two latents with the same activations: other examples of each, and the same strongest ones."""
+    row = torch.stack([acts.row(DENSE, i) for i in range(30)])[:, 1:].reshape(-1, 1)
+    twins = features.record(torch.relu, row.repeat(1, 2), acts.tokens)
+    one, other = (Page(features.dashboard(llama_model, twins, latent).html) for latent in (0, 1))
+    assert one.lines[:8] == other.lines[:8] and one.lines[8:] != other.lines[8:]
+
+
+def test_a_label_is_the_first_three_tokens_that_differ(llama_model):
+    tokens = torch.tensor([[0, 5], [0, 6], [0, 5], [0, 7], [0, 8]])
+    acts = features.record(torch.relu, torch.tensor([[9.0], [8], [7], [6], [5]]), tokens)
+    names = [visible(text).strip() for text in prompts.token_strings(llama_model, [5, 6, 7])]
+    assert Source(llama_model, acts).label(0) == " ".join(names)
+
+
 def test_ink_is_legible_on_every_ground():
     for level in range(LEVELS):
         ground, ink = re.fullmatch("background:#([0-9a-f]{6});color:#([0-9a-f]{6})", colours(level)).groups()
@@ -366,6 +381,21 @@ def test_a_file_has_the_cards_asked_for_and_a_link_to_each(llama_model, acts, di
     for level in range(LEVELS):
         assert f".c{level}{{{colours(level)}}}" in content
     assert [one.name for one in tmp_path.iterdir()] == ["latents.html"]
+
+
+def test_browser_and_file_draw_by_their_seed_and_name_their_unit(llama_model, acts, tmp_path):
+    cards = []
+    for seed in (0, 1):
+        browser = features.FeatureBrowser(llama_model, acts, latent=DENSE, unit="neuron", seed=seed)
+        card = features.dashboard(llama_model, acts, DENSE, unit="neuron", seed=seed)
+        assert browser.page.value == card.html and browser.latent.description == "neuron"
+        file = tmp_path / f"{seed}.html"
+        features.export(file, llama_model, acts, latents=[DENSE], unit="neuron", seed=seed)
+        page = Page(file.read_text(encoding="utf-8"))
+        assert [line["text"] for line in page.lines] == [line["text"] for line in Page(card.html).lines]
+        assert f"Neuron {DENSE}" in page.text
+        cards.append(card.html)
+    assert cards[0] != cards[1]
 
 
 def test_by_default_a_file_has_latents_of_all_densities(llama_model, acts, tmp_path, monkeypatch):

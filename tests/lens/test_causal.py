@@ -61,6 +61,27 @@ def test_the_first_direction_moves_the_logits_of_the_lens_most(model, stream):
     assert at_random.norm(dim=1).max() < sizes[0]
 
 
+def test_what_moves_all_logits_alike_is_no_direction(model, stream, monkeypatch):
+    """One vector added to all columns of W_U shifts all logits, which no softmax sees."""
+    chosen, generator = some_lens(model), torch.Generator().manual_seed(0)
+    before = lens.principal_directions(model, chosen, 1, stream)
+    shifted = model.W_U + 10 * torch.randn(len(model.W_U), 1, generator=generator)
+    monkeypatch.setattr(type(model), "W_U", property(lambda self: shifted))
+    after = lens.principal_directions(model, chosen, 1, stream)
+    cosine = torch.cosine_similarity(before.write[0], after.write[0], dim=0)
+    assert cosine.abs() > 0.999
+
+
+def test_directions_at_random_have_unit_variance_and_their_seed(stream):
+    one, again, other = (lens.random_directions(1, stream, count=6, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(one.read, again.read) and torch.equal(one.write, again.write)
+    assert torch.cosine_similarity(one.write, other.write).abs().max() < 0.99
+    amounts = (stream - one.mean) @ one.read.T
+    assert one.read.shape == one.write.shape == (6, stream.shape[1])
+    # Tokens repeat: components that never vary take a part of a direction's variance.
+    assert ((amounts.var(dim=0) > 0.2) & (amounts.var(dim=0) < 1.01)).all()
+
+
 def test_effects_are_those_of_an_edit_by_hand(model, stream):
     chosen, tokens = some_lens(model), contexts(model)[:2]
     found = lens.principal_directions(model, chosen, 1, stream)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from sentences import assert_one_sentence
 from torch.nn import functional
@@ -360,6 +361,21 @@ def test_round_trip_rounds_to_8_bits_of_each_output(tmp_path: Path):
         ).all()  # half, and the scale in fp16
         assert ((again.biases - one.biases).abs() <= one.biases.abs() * 2**-11 + 1e-7).all()
     assert file.stat().st_size < 2 * 32 * 32 + 2 * 2 * 64 + 1500
+
+
+def test_a_lens_is_loaded_to_the_device_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Any but the CPU needs hardware, so what safetensors is asked for is looked at."""
+    file, asked = lens.save(uneven_lens(), tmp_path / "lens.safetensors"), []
+
+    def opened(path, framework, device):
+        asked.append(device)
+        return safe_open(path, framework, device="cpu")
+
+    monkeypatch.setattr(lens.lens, "safe_open", opened)
+    for device in ("cuda:1", torch.device("mps")):
+        lens.load(file, device=device)
+    lens.load(file)
+    assert asked == ["cuda:1", "mps", "cpu"]
 
 
 def test_rounding_hardly_changes_predictions(tmp_path: Path, model: TransformerBridge):

@@ -110,6 +110,27 @@ def test_moments_piece_by_piece():
     same_lens(at_once.ridge("tiny"), pieces.ridge("tiny"), atol=1e-3, rtol=1e-3)
 
 
+def test_moments_of_very_many_pieces_lose_nothing():
+    """Small tokens after large ones: in float32 each would vanish beside the sum so far."""
+    large = torch.tensor([[1e4, -1e4], [-1e4, 1e4]]).repeat(2, 1, 1)  # mean 0: the origin
+    moments, n = Moments(1, 2).add(large), 500
+    for _ in range(n):
+        moments.add(torch.ones(2, 1, 2))
+    mean = n / (n + 2)
+    wanted = (2e8 + n) / (n + 2) - mean**2
+    covariance = moments.covariance(0)
+    assert covariance[0, 0].item() == pytest.approx(wanted, rel=1e-9)
+    assert covariance[0, 1].item() == pytest.approx((-2e8 + n) / (n + 2) - mean**2, rel=1e-9)
+    assert moments.means()[0, 0].item() == pytest.approx(mean, rel=1e-9)
+
+
+def test_the_mean_of_a_large_and_very_many_small_tokens():
+    moments = Moments(1, 1).add(torch.zeros(2, 1, 1)).add(torch.full((2, 1, 1), 1e8))
+    for _ in range(100):
+        moments.add(torch.ones(2, 1, 1))
+    assert moments.means()[0].item() == pytest.approx((1e8 + 100) / 102, rel=1e-9)
+
+
 def test_ridge_helps_on_other_tokens(model: TransformerBridge):
     fitted, held_out = fit_ridge(model, streams_of(model)), streams_of(model, rows=8, seed=1)
     errors = [
@@ -162,6 +183,16 @@ def test_each_layer_keeps_its_own_best(model: TransformerBridge):
     assert torch.equal(trained.lens.matrices[1], torch.eye(32)) and trained.lens.biases[1].abs().max() == 0
     found = mean_kl(model, trained.lens, streams[:, trained.aside])
     torch.testing.assert_close(found, trained.validation[trained.best, [0, 1]], atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("held_back", [64, 100, 129])
+def test_all_tokens_set_aside_are_validated(held_back: int, model: TransformerBridge):
+    """Those too that are too few to fill a batch, and each as much as any other."""
+    streams, start = streams_of(model), lens.logit_lens(model)
+    settings = replace(SHORT, held_back=held_back, kept=1000)
+    trained = train(model, streams, start, settings)
+    wanted = mean_kl(model, start, streams[:, trained.aside])
+    torch.testing.assert_close(trained.validation[0], wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_best_of_several_checks(model: TransformerBridge):

@@ -363,7 +363,7 @@ def test_corpus_is_put_together(tiny_corpus: Path):
     assert counts == {"samples": [9, 1], "speeches": [9, 1], "novel": [9, 1], "code": [4, 0]}
     assert sorted(int(text[0]) for split in found["samples"] for text in split) == list(range(10, 20))
     assert max(len(text) for splits in found.values() for split in splits for text in split) == 40
-    default = corpus._default_tokenizer()
+    default = corpus.default_tokenizer()
     assert default.decode(found["novel"][0][0].tolist())[7:].startswith(" so on so on")
 
 

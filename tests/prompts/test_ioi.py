@@ -86,6 +86,11 @@ def test_abc_has_three_unrelated_names(data):
     assert not torch.equal(tokens, data.corrupted("abc", seed=2))
 
 
+def test_a_third_name_is_drawn_by_the_seed(data):
+    one, again, other = (data.corrupted("s2_other", seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
 def test_swap_s2_io_and_s2_other(data):
     swapped = data.corrupted("swap")
     assert torch.equal(at(data, "IO", swapped), data.s)
