@@ -216,6 +216,24 @@ def test_interruption_leaves_nothing_half_made(when: str, cache: Path, monkeypat
     assert contents(cache / "samples").keys() == {file.name for file in files}
 
 
+def test_batches_are_drawn_as_the_recipe_says(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its sizes and its ``min_p``; each batch of each recipe with a seed of its own."""
+    asked, seeds = [], []
+
+    def drawn(
+        model, *, documents: int, length: int, min_p: float, generator: torch.Generator
+    ) -> torch.Tensor:
+        asked.append((documents, length, min_p))
+        seeds.append(generator.initial_seed())
+        return torch.zeros(documents, length, dtype=torch.int64)
+
+    monkeypatch.setattr(samples, "sample_documents", drawn)
+    for seed in (0, 1):
+        samples.draw_missing(replace(TINY, batches=2, min_p=0.17, seed=seed))
+    assert asked == [(TINY.documents, TINY.length, 0.17)] * 4
+    assert len(set(seeds)) == 4
+
+
 def test_recipes_do_not_mix():
     others = [{"documents": 3}, {"length": 7}, {"min_p": 0.2}, {"seed": 1}]
     names = {samples.batch_file(replace(TINY, **other), 0) for other in others}
@@ -466,6 +484,23 @@ def test_lens_recipe_from_end_to_end(tiny_recipe: TransformerBridge, cache: Path
     torch.testing.assert_close(final.translate(mean, 0), before, atol=0.01, rtol=0.01)
     tuned_lens.main()  # all from the cache
     assert contents(tuned_lens.folder()) == made
+
+
+def test_rounds_of_the_lens_recipe_have_their_own_text_rate_and_seed(
+    tiny_recipe: TransformerBridge, monkeypatch: pytest.MonkeyPatch
+):
+    rounds, train = [], tuned_lens.train
+
+    def watched(model, streams, start, settings):
+        rounds.append((streams, settings))
+        return train(model, streams, start, settings)
+
+    monkeypatch.setattr(tuned_lens, "train", watched)
+    tuned_lens.main()
+    (one, first), (other, second) = rounds
+    assert (first.seed, second.seed) == (0, 1) and not torch.equal(one, other)
+    assert (first.lr, second.lr) == (pytest.approx(3e-3), pytest.approx(1.5e-3))
+    assert replace(first, seed=1, lr=second.lr) == second
 
 
 def test_lens_recipe_on_too_small_a_corpus(tiny_recipe: TransformerBridge, monkeypatch: pytest.MonkeyPatch):
