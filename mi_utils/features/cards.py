@@ -16,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import prompts
 from mi_utils.features.recording import nearest, promoted, texts
-from mi_utils.features.store import Excerpt, FeatureActivations, LatentStatistics
+from mi_utils.features.store import Excerpt, LatentActivations, LatentStatistics
 from mi_utils.plots import html
 from mi_utils.plots.style import INK, MONO, SANS, SEQUENTIAL, colour_at, ink_on, shorten, token_labels
 
@@ -79,7 +79,7 @@ class Source:
     def __init__(
         self,
         model: TransformerBridge,
-        acts: FeatureActivations,
+        acts: LatentActivations,
         directions: Float[Tensor, "latent d_model"] | None = None,
         unit: str = "latent",
         seed: int = 0,
@@ -157,7 +157,7 @@ def card(
     return heading + html.render(_COLUMNS, side=side, main=main)
 
 
-def _facts(acts: FeatureActivations, found: LatentStatistics) -> str:
+def _facts(acts: LatentActivations, found: LatentStatistics) -> str:
     return (
         f"fires on {found.density:.3%} of tokens ({found.fires:,} of {acts.n_tokens:,}, "
         f"in {found.n_contexts:,} of {len(acts.tokens):,} contexts); "

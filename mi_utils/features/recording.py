@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import harvest, prompts
-from mi_utils.features.store import FeatureActivations
+from mi_utils.features.store import LatentActivations
 from mi_utils.sae.sae import SAE, check_fits
 
 CHUNK = 2048  # tokens encoded at a time
@@ -29,7 +29,7 @@ def record(
     kept: Bool[Tensor, "read"] | None = None,
     *,
     memory_gib: float | int = 1.0,
-) -> FeatureActivations:
+) -> LatentActivations:
     """Encode activations and keep where each latent fires.
 
     Args:
@@ -63,7 +63,7 @@ def record(
         if read > len(wanted):
             continue  # refused below, when it is known how many there are
         new = slice(count, count + len(rows))
-        size = FeatureActivations.ENTRY * new.stop / 2**30
+        size = LatentActivations.ENTRY * new.stop / 2**30
         if size > memory_gib:
             raise ValueError(
                 f"tokens has {tokens.numel():,} of them; after {read:,} the latents' activations take "
@@ -90,7 +90,7 @@ def record_activations(
     factor: float | int = 5,
     batch_size: int = 32,
     memory_gib: float | int = 1.0,
-) -> FeatureActivations:
+) -> LatentActivations:
     """Run a model over contexts and keep where each latent of ``sae`` fires, massive activations left out.
 
     The model's activations are not kept, so that memory depends on how sparse the latents are.
@@ -264,8 +264,8 @@ def _sorted_by_latent(
     latents: Int[Tensor, "entry"],
     values: Float[Tensor, "entry"],
     n_latents: int,
-) -> FeatureActivations:
+) -> LatentActivations:
     order = latents.argsort(stable=True)  # stable: within a latent the text's order stays
     offsets = torch.zeros(n_latents + 1, dtype=torch.int64)
     offsets[1:] = torch.bincount(latents, minlength=n_latents).cumsum(0)
-    return FeatureActivations(tokens.cpu(), seen, offsets, places[order], values[order])
+    return LatentActivations(tokens.cpu(), seen, offsets, places[order], values[order])

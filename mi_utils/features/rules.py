@@ -12,10 +12,10 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mi_utils.features.store import FeatureActivations, at_least_one
+from mi_utils.features.store import LatentActivations, at_least_one
 
 # Articles, conjunctions, prepositions, pronouns, auxiliary verbs, "not" and "no".
 _FUNCTION_WORDS = """
@@ -73,7 +73,7 @@ class Purity:
 
 
 def token_class_purity(
-    acts: FeatureActivations,
+    acts: LatentActivations,
     latents: Sequence[int],
     texts: Mapping[int, str],
     *,
@@ -101,7 +101,9 @@ def token_class_purity(
         ValueError: no latents, one that does not exist or fires in fewer than ``n`` contexts, more tokens
             than contexts, counts below 1, or tokens that ``texts`` lacks.
     """
-    at_least_one(n, "n"), at_least_one(draws, "draws"), at_least_one(len(latents), "the number of latents")
+    at_least_one(n, "n")
+    at_least_one(draws, "draws")
+    at_least_one(len(latents), "the number of latents")
     _check_texts(acts, texts)
     rows = acts.seen.any(dim=1).nonzero()[:, 0]
     if n > len(rows):
@@ -113,7 +115,8 @@ def token_class_purity(
         places = torch.multinomial(acts.seen[some].float(), 1, generator=generator)
         drawn = acts.tokens[some].gather(1, places)[:, 0]
         shares.append(_commonest(drawn, classes)[1])
-    chance, found = sum(shares) / draws, []
+    chance = sum(shares) / draws
+    found = []
     for latent in latents:
         top = acts.top_contexts(latent, n, window=0)
         if len(top) < n:
@@ -159,7 +162,7 @@ class Rule:
         return f"{KINDS[self.kind]} {shown}"
 
 
-def explain(acts: FeatureActivations, latents: Sequence[int], texts: Mapping[int, str]) -> dict[int, Rule]:
+def explain(acts: LatentActivations, latents: Sequence[int], texts: Mapping[int, str]) -> dict[int, Rule]:
     """A rule for each latent, found by counting: what tokens it fires on, or after, or on what pairs.
 
     Tokens are ordered by their mean activation (``PRIOR`` silent occurrences are added to each, or what
@@ -209,7 +212,7 @@ class Detection:
 
 
 def detection(
-    acts: FeatureActivations,
+    acts: LatentActivations,
     rules: Mapping[int, Rule],
     texts: Mapping[int, str],
     *,
@@ -262,7 +265,7 @@ def detection(
     return Detection(latents, torch.stack(own), torch.stack(shuffled))
 
 
-def _check_texts(acts: FeatureActivations, texts: Mapping[int, str]) -> None:
+def _check_texts(acts: LatentActivations, texts: Mapping[int, str]) -> None:
     if missing := [i for i in acts.tokens.unique().tolist() if i not in texts]:
         raise ValueError(
             f"texts lacks token {missing[0]}; it should be what features.texts gives for these contexts"
@@ -270,6 +273,7 @@ def _check_texts(acts: FeatureActivations, texts: Mapping[int, str]) -> None:
 
 
 def _key(text: str) -> str:
+    """What a token is called in rules: without spaces and in lower case; white space as it stands."""
     return text.strip().casefold() or text
 
 
@@ -286,7 +290,7 @@ def _commonest(tokens: Int[Tensor, "token"], classes: Mapping[int, tuple[str, ..
 
 
 def _codes(
-    acts: FeatureActivations, texts: Mapping[int, str], kind: Kind
+    acts: LatentActivations, texts: Mapping[int, str], kind: Kind
 ) -> tuple[Int[Tensor, "context pos"], Callable[[int], tuple[str, ...]]]:
     """What a rule of this kind goes by at each position, as a number, and what the numbers stand for."""
     ids = acts.tokens.unique()
@@ -313,10 +317,17 @@ class _Counts:
     mass: Float[Tensor, "code"]
 
 
-def _counts(acts: FeatureActivations, latent: int, codes: Tensor, contexts: Tensor) -> _Counts:
+def _counts(
+    acts: LatentActivations,
+    latent: int,
+    codes: Int[Tensor, "context pos"],
+    contexts: Bool[Tensor, "context"],
+) -> _Counts:
+    """What is counted on some of the contexts."""
     places, values = acts.entries(latent)
     used = contexts[places // codes.shape[1]]
-    here, values, size = codes.flatten()[places[used]], values[used].double(), int(codes.max()) + 1
+    here, values = codes.flatten()[places[used]], values[used].double()
+    size = int(codes.max()) + 1
     occurs = torch.bincount(codes[acts.seen & contexts[:, None]], minlength=size).double()
     fires = torch.bincount(here, minlength=size).double()
     return _Counts(occurs, fires, torch.bincount(here, weights=values, minlength=size))

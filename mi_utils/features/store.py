@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ("Excerpt", "FeatureActivations", "LatentStatistics")
+__all__ = ("Excerpt", "LatentActivations", "LatentStatistics")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LatentStatistics:
 
 
 @dataclass(frozen=True, repr=False)
-class FeatureActivations:
+class LatentActivations:
     """Where every latent fires, and how strongly: 8 bytes for each activation above 0, nothing for the
     others.
 
@@ -70,7 +70,7 @@ class FeatureActivations:
 
     def __repr__(self) -> str:
         return (
-            f"FeatureActivations({self.n_latents:,} latents on {self.n_tokens:,} tokens "
+            f"LatentActivations({self.n_latents:,} latents on {self.n_tokens:,} tokens "
             f"of {len(self.tokens):,} contexts, {self.left_out:,} left out as massive; "
             f"{len(self.values):,} activations in {self.nbytes / 2**20:.1f} MiB)"
         )
@@ -145,10 +145,10 @@ class FeatureActivations:
 
     def row(self, latent: SupportsIndex, context: int) -> Float[Tensor, "pos"]:
         """The activations of one latent along one context, 0 where it does not fire."""
-        (places, values), length = self.entries(latent), self.tokens.shape[1]
-        low, high = torch.searchsorted(
-            places, torch.tensor([context * length, (context + 1) * length])
-        ).tolist()
+        places, values = self.entries(latent)
+        length = self.tokens.shape[1]
+        ends = torch.tensor([context * length, (context + 1) * length])
+        low, high = torch.searchsorted(places, ends).tolist()
         row = torch.zeros(length)
         row[places[low:high] - context * length] = values[low:high]
         return row
@@ -245,12 +245,12 @@ class FeatureActivations:
             ValueError: as ``top_contexts``.
         """
         at_least_one(n, "n")
-        (places, _), (rows, length) = self.entries(latent), self.tokens.shape
-        fires = torch.zeros(rows * length, dtype=torch.long)
-        fires[places] = 1
-        before = torch.cat(
-            [torch.zeros(rows, 1, dtype=torch.long), fires.view(rows, length).cumsum(1)], dim=1
-        )
+        places, _ = self.entries(latent)
+        rows, length = self.tokens.shape
+        fires = torch.zeros(rows, length, dtype=torch.long)
+        fires.view(-1)[places] = 1
+        # How often it fires before each position; the same at both ends of a window: nowhere in it.
+        before = torch.nn.functional.pad(fires.cumsum(dim=1), (1, 0))
         bounds = torch.tensor([_window(position, length, window) for position in range(length)])
         candidates = (before[:, bounds[:, 1]] == before[:, bounds[:, 0]]) & self.seen
         # A random candidate of each context: the one with the largest random number.
@@ -297,11 +297,9 @@ class FeatureActivations:
         return torch.repeat_interleave(self.offsets.diff())
 
     def _sums(self, values: Float[Tensor, "entry"]) -> Float[Tensor, "latent"]:
-        return (
-            torch.zeros(self.n_latents, dtype=torch.float64)
-            .index_add(0, self.latents, values.double())
-            .float()
-        )
+        """For each latent; added up in float64, or a large activation would swallow many small ones."""
+        sums = torch.zeros(self.n_latents, dtype=torch.float64)
+        return sums.index_add(0, self.latents, values.double()).float()
 
     def _one_each(self, places: Int[Tensor, "place"]) -> Int[Tensor, "first"]:
         """Of the places the first of each context, in their order."""

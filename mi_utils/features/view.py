@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import data_files, features
 from mi_utils.features.cards import Source, card, excerpts, page
-from mi_utils.features.store import FeatureActivations
+from mi_utils.features.store import LatentActivations
 from mi_utils.plots import html
 
 _FOUND = 20  # latents that a search lists
@@ -38,7 +38,7 @@ class Dashboard:
 
 def dashboard(
     model: TransformerBridge,
-    acts: FeatureActivations,
+    acts: LatentActivations,
     latent: int,
     directions: Float[Tensor, "latent d_model"] | None = None,
     *,
@@ -69,7 +69,7 @@ def _framed(body: Markup) -> str:
     return str(html.card(body, style="max-width:1040px"))
 
 
-class FeatureBrowser(widgets.VBox):
+class LatentBrowser(widgets.VBox):
     """Dashboards to leaf through, in the order of density, and to search for what fires on a text.
 
     A search lists the latents that fire more on the tokens it touches than on others, and puts the places
@@ -87,7 +87,7 @@ class FeatureBrowser(widgets.VBox):
     def __init__(
         self,
         model: TransformerBridge,
-        acts: FeatureActivations,
+        acts: LatentActivations,
         directions: Float[Tensor, "latent d_model"] | None = None,
         *,
         latent: int | None = None,
@@ -125,7 +125,7 @@ class FeatureBrowser(widgets.VBox):
 
     def __repr__(self) -> str:
         searched = f", fires on {self.search.value!r}" if self.search.value else ""
-        return f"FeatureBrowser({self._source.unit} {self.latent.value}{searched})"
+        return f"LatentBrowser({self._source.unit} {self.latent.value}{searched})"
 
     def _step(self, by: int) -> None:
         """To the neighbour by density; from a latent that never fires, to the sparsest."""
@@ -192,7 +192,7 @@ class Export:
 def export(
     path: str | Path,
     model: TransformerBridge,
-    acts: FeatureActivations,
+    acts: LatentActivations,
     directions: Float[Tensor, "latent d_model"] | None = None,
     *,
     latents: Sequence[int] | None = None,

@@ -10,6 +10,9 @@ import json
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import config, corpus, data_files, harvest, lens, models
 from mi_utils.lens.training import LensSettings, fit_ridge, train
@@ -27,8 +30,14 @@ def folder() -> Path:
     return config.cache_dir() / "lens_seeds"
 
 
-def one_seed(model, pool: torch.Tensor, test: torch.Tensor, logit_kl: torch.Tensor, seed: int) -> dict:
-    """Train and measure; ``pool`` is [stream, context, pos, d_model], ``test`` [stream, token, d_model]."""
+def one_seed(
+    model: TransformerBridge,
+    pool: Float[Tensor, "stream context pos d_model"],
+    test: Float[Tensor, "stream token d_model"],
+    logit_kl: Float[Tensor, "layer"],
+    seed: int,
+) -> dict:
+    """Train on contexts of the pool, measure on the test tokens; ``logit_kl`` is the logit lens's there."""
     chosen = torch.randperm(pool.shape[1], generator=torch.Generator().manual_seed(seed))[:CONTEXTS]
     streams = harvest.drop_massive(pool[:, chosen].flatten(1, 2))
     settings = LensSettings(steps=STEPS, seed=seed)

@@ -97,7 +97,7 @@ def matching(one: sae.SAE, other: sae.SAE) -> dict:
 
 
 def how_interpretable(
-    model: TransformerBridge, acts: features.FeatureActivations, train: features.FeatureActivations
+    model: TransformerBridge, acts: features.LatentActivations, train: features.LatentActivations
 ) -> dict:
     """Purity of the strongest tokens and accuracy of rules, on latents drawn at random among those that can
     be judged.
@@ -129,7 +129,7 @@ def how_interpretable(
     }
 
 
-def _has_quiet(acts: features.FeatureActivations, latent: int) -> bool:
+def _has_quiet(acts: features.LatentActivations, latent: int) -> bool:
     return (
         len(acts.quiet_contexts(latent, EXCERPTS, torch.Generator().manual_seed(SEED), window=5)) == EXCERPTS
     )
@@ -148,12 +148,12 @@ def _train(model: TransformerBridge) -> Tensor:
     return corpus.contexts(model, split="train", count=FEATURE_CONTEXTS, seed=SEED)
 
 
-def _of_latents(model: TransformerBridge, found: sae.SAE) -> list[features.FeatureActivations]:
+def _of_latents(model: TransformerBridge, found: sae.SAE) -> list[features.LatentActivations]:
     """Where an SAE's latents fire, on held-out and on training contexts."""
     return [features.record_activations(model, found, tokens) for tokens in (_held_out(model), _train(model))]
 
 
-def _of_neurons(model: TransformerBridge) -> list[features.FeatureActivations]:
+def _of_neurons(model: TransformerBridge) -> list[features.LatentActivations]:
     """The same for the neurons of the MLP above, as sparse as the SAE: the strongest ones of each token."""
     name = f"blocks.{model.cfg.n_layers // 2}.mlp.hook_post"
     return [

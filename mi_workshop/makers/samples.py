@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, StaticCache
@@ -78,7 +78,9 @@ def sample_documents(
     return torch.cat(drawn, dim=1)
 
 
-def _draw(logits: Tensor, min_p: float, generator: torch.Generator) -> Int[Tensor, "documents 1"]:
+def _draw(
+    logits: Float[Tensor, "documents d_vocab"], min_p: float, generator: torch.Generator
+) -> Int[Tensor, "documents 1"]:
     """One token a row; by the inverse of the distribution function, five times faster than
     ``torch.multinomial``."""
     chances = logits.softmax(-1)

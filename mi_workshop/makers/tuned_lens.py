@@ -7,11 +7,12 @@ changed); all of it takes about half an hour on two cores.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -37,12 +38,16 @@ def folder() -> Path:
     return config.cache_dir() / f"tuned_lens_{ROUNDS}x{ROUND_CONTEXTS}_{DESCENT.steps}x{DESCENT.batch}"
 
 
-def streams_of(model: TransformerBridge, contexts: Tensor) -> Float[Tensor, "stream token d_model"]:
+def streams_of(
+    model: TransformerBridge, contexts: Int[Tensor, "context pos"]
+) -> Float[Tensor, "stream token d_model"]:
     """Residual streams without massive activations."""
     return harvest.drop_massive(harvest.residual_streams(model, contexts))
 
 
-def reduce_rank(matrix: Tensor, covariance: Tensor, rank: int) -> Tensor:
+def reduce_rank(
+    matrix: Float[Tensor, "d_in d_out"], covariance: Float[Tensor, "d_in d_in"], rank: int
+) -> Float[Tensor, "d_in d_out"]:
     """The matrix of that rank whose outputs differ least, on inputs of that covariance, from those of
     ``matrix``."""
     values, vectors = torch.linalg.eigh(covariance.double())
@@ -51,7 +56,7 @@ def reduce_rank(matrix: Tensor, covariance: Tensor, rank: int) -> Tensor:
     return (torch.linalg.solve(root, u[:, :rank] * s[:rank]) @ v[:rank]).float()
 
 
-def _kept(name: str, make) -> dict[str, Tensor]:
+def made_once(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors from the cache, or made now and put there."""
     file = folder() / f"{name}.safetensors"
     if not file.is_file():
@@ -84,7 +89,7 @@ def main() -> None:
             "covariance": moments.covariance(0).float(),
         }
 
-    kept = fitted = _kept("ridge", ridge)
+    kept = fitted = made_once("ridge", ridge)
     for number in range(ROUNDS):
         first = RIDGE_CONTEXTS + number * ROUND_CONTEXTS
         start = lens.Lens(kept["matrices"], kept["biases"], cfg.model_name)
@@ -95,7 +100,7 @@ def main() -> None:
             say(json.dumps([round(loss, 3) for loss in made.validation[-1, ::3].tolist()]))
             return {"matrices": made.lens.matrices, "biases": made.lens.biases}
 
-        kept = _kept(f"round{number:02d}", descend)
+        kept = made_once(f"round{number:02d}", descend)
     full = kept["matrices"][0].clone()  # else it would change with the next line
     kept["matrices"][0] = reduce_rank(full, fitted["covariance"], EMBEDDING_RANK)
     kept["biases"][0] += fitted["mean"] @ (full - kept["matrices"][0])

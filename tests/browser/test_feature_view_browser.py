@@ -148,7 +148,7 @@ def test_the_page_is_no_wider_than_the_window(opened):
 
 @pytest.fixture
 def card(chromium, llama_model, recorded, text_of_tokens):
-    shown = features.FeatureBrowser(llama_model, recorded)
+    shown = features.LatentBrowser(llama_model, recorded)
     shown.search.value = "onerror"
     page = chromium.new_page(viewport={"width": 900, "height": 600})
     page.set_content("<body></body>")

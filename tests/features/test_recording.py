@@ -1,4 +1,4 @@
-"""mi_utils.features.recording and feature_store: sparse storage says what dense activations say, and refuses
+"""mi_utils.features.recording and store: sparse storage says what dense activations say, and refuses
 what can't be."""
 
 from dataclasses import replace

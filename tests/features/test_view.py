@@ -50,7 +50,7 @@ def directions(llama_model):
 
 @pytest.fixture
 def browser(llama_model, acts, directions):
-    return features.FeatureBrowser(llama_model, acts, directions)
+    return features.LatentBrowser(llama_model, acts, directions)
 
 
 @pytest.fixture
@@ -258,14 +258,14 @@ def test_the_browser_shows_the_card_of_a_latent(browser, llama_model, acts, dire
     for latent in (2, DEAD, 11):
         browser.latent.value = latent
         assert browser.page.value == features.dashboard(llama_model, acts, latent, directions).html
-        assert repr(browser) == f"FeatureBrowser(latent {latent})"
+        assert repr(browser) == f"LatentBrowser(latent {latent})"
     assert browser._repr_mimebundle_()["text/plain"] == repr(browser)
 
 
 def test_the_browser_begins_where_it_is_told(llama_model, acts):
-    assert features.FeatureBrowser(llama_model, acts, latent=5).latent.value == 5
+    assert features.LatentBrowser(llama_model, acts, latent=5).latent.value == 5
     below = [i for i in range(LATENTS) if 0 < acts.density[i] < 0.01]
-    first = features.FeatureBrowser(llama_model, acts).latent.value
+    first = features.LatentBrowser(llama_model, acts).latent.value
     assert first == max(below, key=lambda i: acts.density[i])
 
 
@@ -317,7 +317,7 @@ def test_a_search_finds_what_fires_on_a_token(browser, llama_model, acts, tokens
     )
     for line, excerpt in zip(page.lines, [*places, *acts.top_contexts(other, 8)], strict=False):
         assert_shows(line, llama_model, acts, other, excerpt)
-    assert repr(browser) == f"FeatureBrowser(latent {other}, fires on {text!r})"
+    assert repr(browser) == f"LatentBrowser(latent {other}, fires on {text!r})"
     browser.latent.value = DEAD
     assert f"This latent fires on none of the {count} tokens" in Page(browser.page.value).text
 
@@ -339,11 +339,11 @@ def test_what_is_not_there_is_said_in_one_sentence(browser, llama_model, acts, d
     assert "nowhere" in browser.page.value, "start tokens are not looked at"
     browser.search.value = ""
     assert browser.page.value == features.dashboard(llama_model, acts, 2, directions).html
-    assert repr(browser) == "FeatureBrowser(latent 2)"
+    assert repr(browser) == "LatentBrowser(latent 2)"
 
 
 def test_the_browser_escapes_what_it_shows(llama_model, acts, directions, hostile):
-    browser = features.FeatureBrowser(llama_model, acts, directions)
+    browser = features.LatentBrowser(llama_model, acts, directions)
     browser.search.value = "<img"
     page = Page(browser.page.value)
     assert "img" not in {tag for tag, _ in page.elements} and HOSTILE in page.text
@@ -386,7 +386,7 @@ def test_a_file_has_the_cards_asked_for_and_a_link_to_each(llama_model, acts, di
 def test_browser_and_file_draw_by_their_seed_and_name_their_unit(llama_model, acts, tmp_path):
     cards = []
     for seed in (0, 1):
-        browser = features.FeatureBrowser(llama_model, acts, latent=DENSE, unit="neuron", seed=seed)
+        browser = features.LatentBrowser(llama_model, acts, latent=DENSE, unit="neuron", seed=seed)
         card = features.dashboard(llama_model, acts, DENSE, unit="neuron", seed=seed)
         assert browser.page.value == card.html and browser.latent.description == "neuron"
         file = tmp_path / f"{seed}.html"
@@ -439,7 +439,7 @@ def test_tokens_are_text_wherever_they_are_shown(llama_model, acts, directions, 
     monkeypatch.setattr(prompts.tokens, "token_strings", lambda _, tokens: [token] * len(tokens))
     file = tmp_path / "tokens.html"
     features.export(file, llama_model, acts, directions, latents=[0, 2], title=token, unit=token)
-    browser = features.FeatureBrowser(llama_model, acts, directions)
+    browser = features.LatentBrowser(llama_model, acts, directions)
     browser.search.value = token
     dashboard = features.dashboard(llama_model, acts, 2, directions)
     for content in (dashboard.html, browser.page.value, file.read_text(encoding="utf-8")):
@@ -470,10 +470,10 @@ def test_bad_input_is_refused(llama_model, acts, directions, tmp_path, unchecked
             call(*args, **kwargs)
         assert_one_sentence(caught.value, *names)
 
-    makers = (features.FeatureBrowser, lambda *args: features.export(tmp_path / "no.html", *args))
+    makers = (features.LatentBrowser, lambda *args: features.export(tmp_path / "no.html", *args))
     for latent in (-1, LATENTS, True):
         refused(["latent", str(latent), "0 to 11"], features.dashboard, llama_model, acts, latent)
-        refused(["latent", str(latent)], features.FeatureBrowser, llama_model, acts, latent=latent)
+        refused(["latent", str(latent)], features.LatentBrowser, llama_model, acts, latent=latent)
         refused(["latent"], features.export, tmp_path / "no.html", llama_model, acts, latents=[0, latent])
     for wrong in (directions[1:], directions[:, 1:]):
         refused(
@@ -488,7 +488,7 @@ def test_bad_input_is_refused(llama_model, acts, directions, tmp_path, unchecked
             refused(["directions"], call, llama_model, acts, wrong)
     refused(["latents"], features.export, tmp_path / "no.html", llama_model, acts, latents=[])
     nothing = features.record(lambda x: -x.abs(), torch.ones(30 * 19, 3), acts.tokens)
-    refused(["acts", "none of which"], features.FeatureBrowser, llama_model, nothing)
+    refused(["acts", "none of which"], features.LatentBrowser, llama_model, nothing)
     refused(["latents"], features.export, tmp_path / "no.html", llama_model, nothing)
     strange = features.record(torch.relu, torch.ones(30 * 19, 3), acts.tokens + 10**5)
     for call in (*makers, lambda *args: features.dashboard(*args, 0)):

@@ -436,14 +436,14 @@ def test_streams_without_massive_activations(llama_model: TransformerBridge, mon
 
 
 def test_kept_tensors(cache: Path):
-    assert tuned_lens._kept("one", lambda: {"x": torch.ones(3)})["x"].tolist() == [1, 1, 1]
-    assert tuned_lens._kept("one", lambda: pytest.fail("it is there"))["x"].tolist() == [1, 1, 1]
+    assert tuned_lens.made_once("one", lambda: {"x": torch.ones(3)})["x"].tolist() == [1, 1, 1]
+    assert tuned_lens.made_once("one", lambda: pytest.fail("it is there"))["x"].tolist() == [1, 1, 1]
 
     def interrupted():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tuned_lens._kept("two", interrupted)
+        tuned_lens.made_once("two", interrupted)
     assert os.listdir(tuned_lens.folder()) == ["one.safetensors"]
 
 
