@@ -198,16 +198,14 @@ def test_all_tokens_set_aside_are_validated(held_back: int, model: TransformerBr
 def test_best_of_several_checks(model: TransformerBridge):
     """For each layer the least loss of all, not the last to beat the start; never one that is no number."""
     streams, middle = streams_of(model), 0
-    for lr in (3e-3, 3e-2, 0.1, 1e30):
-        settings = replace(QUICK, steps=40, lr=lr, kept=1000, checks=8)
-        trained = train(model, streams, fit_ridge(model, streams), settings)
+    start, settings = fit_ridge(model, streams), replace(QUICK, steps=40, kept=1000, checks=8)
+    for seed, lr in ((0, 3e-3), (1, 3e-3), (2, 3e-3), (3, 3e-3), (4, 3e-3), (0, 0.1), (0, 1e30)):
+        trained = train(model, streams, start, replace(settings, lr=lr, seed=seed))
         losses = trained.validation.nan_to_num(nan=math.inf)
         assert trained.best.tolist() == losses.argmin(dim=0).tolist()
         found = mean_kl(model, trained.lens, streams[:, trained.aside])
         torch.testing.assert_close(found, losses.amin(dim=0), atol=1e-5, rtol=1e-3)
         middle += int(((trained.best > 0) & (trained.best < settings.checks)).sum())
-        ends_worse = (losses[-1] > losses.amin(dim=0)).any()
-        assert ends_worse or lr == 3e-3
     assert middle, "the best is now and then neither the first nor the last"
 
 
@@ -230,17 +228,16 @@ def test_tokens_set_aside_are_not_trained_on(llama_model: TransformerBridge):
 
 
 def test_all_other_tokens_are_trained_on(llama_model: TransformerBridge):
-    """Each of them, the last too: a token far off is seen in the losses when its turn comes."""
-    streams, start = made_up(200), lens.logit_lens(llama_model)
-    settings = replace(QUICK, steps=60, kept=1000, held_back=128, lr=0.0)
+    """A token that is far off shows in the losses, whichever it is, when its turn comes."""
+    streams, start = made_up(80), lens.logit_lens(llama_model)
+    settings = replace(QUICK, steps=25, batch=16, kept=1000, held_back=64, lr=0.0)
     trained = train(llama_model, streams, start, settings)
-    pool = [i for i in range(200) if i not in trained.aside.tolist()]
-    for one in (pool[0], pool[len(pool) // 2], pool[-1]):
+    pool = set(range(80)) - set(trained.aside.tolist())
+    assert len(pool) == 16
+    for one in pool:
         other = streams.clone()
-        other[:-1, one] += 100.0
-        assert not torch.allclose(
-            train(llama_model, other, start, settings).losses, trained.losses, rtol=1e-3
-        )
+        other[-1, one] = -other[-1, one]
+        assert not torch.equal(train(llama_model, other, start, settings).losses, trained.losses)
 
 
 def test_seed_decides(llama_model: TransformerBridge):
