@@ -1,5 +1,4 @@
-"""How good a ranking of components or edges is: by the behaviour it keeps, and against a circuit known
-before.
+"""How good a ranking of components or edges is: by the behaviour it keeps, and against a known circuit.
 
 ``cpr`` and ``cmd`` are those of MIB (Mueller et al. 2025): areas over the sizes of circuit that a ranking
 gives, from a thousandth of the edges to all of them.
@@ -11,7 +10,8 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
+from scipy.integrate import trapezoid
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from mi_utils import data_files
@@ -22,8 +22,10 @@ IOI_HEADS = "ioi_gpt2_heads.json"
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision and recall as more and more is taken, from the highest score down; ties are taken
-    together."""
+    """Precision and recall as more and more is taken, from the highest score down.
+
+    Items of equal scores are taken together.
+    """
 
     threshold: Float[Tensor, "step"]  # what scores at least this is taken
     precision: Float[Tensor, "step"] = field(repr=False)
@@ -31,14 +33,12 @@ class Curve:
 
 
 def cpr(faithfulness: Float[Tensor, "fraction"], fractions: Sequence[float] = FRACTIONS) -> float:
-    """Integrated circuit performance ratio: the area under the faithfulness, by the trapezoid rule; more is
-    better.
+    """Integrated circuit performance ratio: the area under the faithfulness; more is better.
 
     Args:
         faithfulness: ``(m(C) - m(empty)) / (m(model) - m(empty))`` of the circuits that hold these fractions
             of the edges, the best by the ranking.
-        fractions: increasing, from above 0 to at most 1. With MIB's, faithfulness 1 throughout gives 0.999,
-            not 1.
+        fractions: increasing, from above 0 to at most 1. With MIB's, faithfulness 1 throughout gives 0.999.
 
     Raises:
         ValueError: not a finite number for each of at least two increasing fractions.
@@ -47,8 +47,7 @@ def cpr(faithfulness: Float[Tensor, "fraction"], fractions: Sequence[float] = FR
 
 
 def cmd(faithfulness: Float[Tensor, "fraction"], fractions: Sequence[float] = FRACTIONS) -> float:
-    """Integrated circuit-model distance: the area under ``|1 - faithfulness|``; less is better, and 0 the
-    best.
+    """Integrated circuit-model distance: the area under ``|1 - faithfulness|``; less is better, 0 the best.
 
     Unlike ``cpr`` it does not reward a circuit for doing the task better than the model.
 
@@ -61,7 +60,8 @@ def cmd(faithfulness: Float[Tensor, "fraction"], fractions: Sequence[float] = FR
     return _area((1 - faithfulness).abs(), fractions)
 
 
-def _area(values: Tensor, fractions: Sequence[float]) -> float:
+def _area(values: Float[Tensor, "fraction"], fractions: Sequence[float]) -> float:
+    """The area under the values by the trapezoid rule."""
     places = torch.as_tensor(fractions, dtype=torch.float64)
     if len(values) != len(places) or len(places) < 2 or not values.isfinite().all():
         raise ValueError(
@@ -70,11 +70,11 @@ def _area(values: Tensor, fractions: Sequence[float]) -> float:
         )
     if not (places.diff() > 0).all() or places[0] <= 0 or places[-1] > 1:
         raise ValueError(f"fractions is {list(fractions)}; it should increase, from above 0 to at most 1")
-    return torch.trapezoid(values.double().cpu(), places).item()
+    return float(trapezoid(values.detach().double().cpu().numpy(), places.numpy()))
 
 
 def precision_recall(scores: Float[Tensor, "*item"], truth: Bool[Tensor, "*item"]) -> Curve:
-    """How much of what a ranking puts first is in a known set, and how much of the set it has found by then.
+    """How much of what a ranking puts first is in a known set, and how much of the set is found by then.
 
     Args:
         scores: the higher, the more likely in the set: pass absolute values where the sign does not matter.
@@ -84,18 +84,17 @@ def precision_recall(scores: Float[Tensor, "*item"], truth: Bool[Tensor, "*item"
         ValueError: other shapes, NaN, or a set that is empty or everything.
     """
     scores, truth = _checked(scores, truth)
-    order = scores.argsort(descending=True, stable=True)
-    ends = torch.cat(
-        [scores[order].diff() != 0, torch.tensor([True])]
-    )  # the last of each group of equal scores
-    hits, taken = truth[order].cumsum(dim=0)[ends], torch.arange(1, len(scores) + 1)[ends]
-    return Curve(scores[order][ends], hits / taken, hits / truth.sum())
+    ranked, order = scores.sort(descending=True, stable=True)
+    last_of_ties = torch.cat([ranked.diff() != 0, torch.tensor([True])])
+    hits = truth[order].cumsum(dim=0)[last_of_ties]
+    taken = torch.arange(1, len(scores) + 1)[last_of_ties]
+    return Curve(ranked[last_of_ties], hits / taken, hits / truth.sum())
 
 
 def auc(scores: Float[Tensor, "*item"], truth: Bool[Tensor, "*item"]) -> float:
     """Area under the ROC curve: how often an item of the set scores above one that is not (ties count half).
 
-    0.5 is what a random ranking gives.
+    0.5 is what a random ranking gives. It is the statistic of Mann and Whitney's test, as a share of all pairs.
 
     Args:
         scores, truth: as for ``precision_recall``.
@@ -104,9 +103,9 @@ def auc(scores: Float[Tensor, "*item"], truth: Bool[Tensor, "*item"]) -> float:
         ValueError: as ``precision_recall``.
     """
     scores, truth = _checked(scores, truth)
-    ranks = torch.from_numpy(rankdata(scores.numpy()))
-    inside, outside = int(truth.sum()), int((~truth).sum())
-    return (ranks[truth].sum().item() - inside * (inside + 1) / 2) / (inside * outside)
+    inside, outside = scores[truth].numpy(), scores[~truth].numpy()
+    pairs_won = mannwhitneyu(inside, outside, method="asymptotic").statistic  # the p value is not asked for
+    return float(pairs_won) / (len(inside) * len(outside))
 
 
 def _checked(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,11 +126,10 @@ def published_ioi_heads() -> dict[str, tuple[tuple[int, int], ...]]:
     """The 26 heads of GPT-2 small's IOI circuit as (layer, head), by class, after Wang et al. 2023.
 
     Classes: name mover, backup name mover, negative name mover, S-inhibition, induction, duplicate token,
-        previous
-    token.
+    previous token.
 
     Raises:
         ValueError: the file is missing or was changed.
     """
-    table = json.loads(data_files.path(IOI_HEADS).read_text())["classes"]
+    table = json.loads(data_files.path(IOI_HEADS).read_text(encoding="utf-8"))["classes"]
     return {name: tuple((layer, head) for layer, head in heads) for name, heads in table.items()}
