@@ -71,7 +71,7 @@ _PATHS = """
 base = patching.record(model, data.tokens, patching.paths.PATH_SITES)
 source = patching.record(model, other, ("z",))"""
 _BEST = """
-graph = circuits.graph(model)
+graph = circuits.edge_graph(model)
 best = graph.top(circuits.eap(model, data.tokens, other, metric), 50)"""
 _WORK = {
     "path patching, 270 senders to the queries of a head of layer 23, 32 prompts": (

@@ -19,7 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models
 from mi_utils.circuits.edge_attribution import WRITTEN, check_pairs, node_outputs, watch
-from mi_utils.circuits.edges import graph
+from mi_utils.circuits.edges import edge_graph
 from mi_utils.models.run import Hook
 
 
@@ -46,7 +46,7 @@ def run_edges(
     Args:
         model: any with blocks of heads and MLPs that add to the stream; float32.
         clean, corrupted: prompts in pairs, all of one length.
-        kept: a mask over ``graph(model)``'s senders and receivers, or several of them, run one after another.
+        kept: a mask over ``edge_graph(model)``'s senders and receivers, or several of them, run one after another.
 
     Raises:
         ValueError: prompts that are not pairs of equal length or do not differ, a mask that holds pairs which
@@ -85,7 +85,7 @@ def acdc(
     Args:
         model, clean, corrupted: as for ``run_edges``.
         tau: in nats.
-        candidates: the edges to try, such as ``graph(model).top(scores, 200)``; ``None``: all.
+        candidates: the edges to try, such as ``edge_graph(model).top(scores, 200)``; ``None``: all.
         rest: what the other edges do meanwhile: ``"cut"`` (the circuit is a part of the candidates) or
             ``"kept"``.
         progress: told after each edge how many are done, and of how many.
@@ -97,8 +97,8 @@ def acdc(
         raise ValueError(f"tau is {tau}; it should be at least 0")
     if rest not in ("cut", "kept"):
         raise ValueError(f"rest is {rest!r}; it should be 'cut' or 'kept'")
-    edges = graph(model).edges
-    candidates = edges if candidates is None else graph(model).check(candidates, "candidates")
+    edges = edge_graph(model).edges
+    candidates = edges if candidates is None else edge_graph(model).check(candidates, "candidates")
     if not candidates.any():
         raise ValueError("candidates is empty; it should hold at least one edge")
     replay = _Replay(model, clean, corrupted)
@@ -137,7 +137,7 @@ class _Replay:
 
     def __init__(self, model: TransformerBridge, clean: Tensor, corrupted: Tensor) -> None:
         check_pairs(clean, corrupted)
-        self.model, self.graph = model, graph(model)
+        self.model, self.graph = model, edge_graph(model)
         here = watch(model, clean, ("resid_pre",))
         self.clean_logits = here["logits", model.cfg.n_layers]
         calls: list[tuple[tuple, dict[str, Any]]] = []

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import models
-from mi_utils.circuits.edges import graph
+from mi_utils.circuits.edges import edge_graph
 from mi_utils.models.run import Hook
 from mi_utils.patching.engine import Metric
 
@@ -48,7 +48,7 @@ def eap(
 
     Returns:
         Scores in units of the metric, averaged over the pairs and summed over positions; rows and columns are
-        ``graph(model)``'s senders and receivers, and zero where there is no edge.
+        ``edge_graph(model)``'s senders and receivers, and zero where there is no edge.
 
     Raises:
         ValueError: prompts that are not pairs of equal length, a corruption that changes nothing, a metric
@@ -102,7 +102,7 @@ def check_pairs(clean: Int[Tensor, "batch pos"], corrupted: Int[Tensor, "batch p
 
 @torch.no_grad()
 def node_outputs(model: TransformerBridge, found: Found) -> Float[Tensor, "sender batch pos d_model"]:
-    """What each node writes into the residual stream, in ``graph(model)``'s order, from what ``watch``
+    """What each node writes into the residual stream, in ``edge_graph(model)``'s order, from what ``watch``
     recorded.
 
     All nodes at once take 166 MB for 16 prompts of 15 tokens in smollm2-135m.
@@ -139,7 +139,7 @@ def watch(
 
 def _places(model: TransformerBridge, sites: Iterable[str]) -> Iterator[tuple[str, int]]:
     """Sites and layers, less what a model without MLPs or with parallel blocks does not have."""
-    edges = graph(model)
+    edges = edge_graph(model)
     missing = () if edges.has_mlps and not edges.parallel else ("resid_mid",)
     missing += () if edges.has_mlps else ("mlp_in", "mlp_out")
     return ((site, layer) for site in sites if site not in missing for layer in range(model.cfg.n_layers))
@@ -154,7 +154,7 @@ def _scores(
 ) -> Tensor:
     """Difference of the senders' outputs times the mean gradient at the receivers' inputs."""
     check_pairs(clean, corrupted)
-    edges, last = graph(model).edges.to(clean.device), model.cfg.n_layers - 1
+    edges, last = edge_graph(model).edges.to(clean.device), model.cfg.n_layers - 1
     with torch.no_grad():
         there = watch(model, corrupted, WRITTEN)
         here = watch(model, clean, WRITTEN) if all(weights) else _run_for_gradients(model, clean)
@@ -188,7 +188,7 @@ def _input_gradients(
 ) -> Iterator[tuple[slice, Float[Tensor, "receiver batch pos d_model"]]]:
     """Gradient of the metric, summed over pairs, at the inputs of a few receivers at a time, from one
     backward pass."""
-    edges, last, logits = graph(model), model.cfg.n_layers - 1, found["logits", model.cfg.n_layers]
+    edges, last, logits = edge_graph(model), model.cfg.n_layers - 1, found["logits", model.cfg.n_layers]
     with torch.enable_grad():
         values = metric(logits)
         total = values.sum()

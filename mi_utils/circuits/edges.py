@@ -18,7 +18,7 @@ Edge = tuple[str, str]  # names of a sender and of a receiver
 
 
 @dataclass(frozen=True)
-class Graph:
+class EdgeGraph:
     """Nodes and edges of a model, in the order of computation.
 
     Senders are called ``embed`` (the residual stream that enters the first layer: token embeddings and, where
@@ -166,10 +166,10 @@ class Graph:
         return mask
 
 
-def graph(model: TransformerBridge) -> Graph:
+def edge_graph(model: TransformerBridge) -> EdgeGraph:
     """The model's head-and-MLP graph; smollm2-135m has 70,651 edges in it, GPT-2 small 32,491."""
     cfg = model.cfg
-    return Graph(
+    return EdgeGraph(
         cfg.n_layers,
         n_heads(model),
         n_heads(model, "k"),

@@ -11,7 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import circuits
 from mi_utils.circuits.edge_ablation import acdc, run_edges
-from mi_utils.circuits.edges import graph
+from mi_utils.circuits.edges import edge_graph
 
 KINDS = [*circuit_models.KINDS, "Llama", "GPT-2"]
 
@@ -42,7 +42,7 @@ def divergence(full: torch.Tensor, part: torch.Tensor) -> float:
 def test_ends(model: TransformerBridge):
     """All edges kept: the clean run; none: the corrupted run."""
     clean, corrupted = pairs()
-    edges = graph(model).edges
+    edges = edge_graph(model).edges
     logits = run_edges(model, clean, corrupted, torch.stack([edges, torch.zeros_like(edges)]))
     assert torch.allclose(logits[0], last(model, clean), atol=1e-4)
     assert torch.allclose(logits[1], last(model, corrupted), atol=1e-4)
@@ -58,7 +58,7 @@ def test_nodes_whose_inputs_are_all_cut(model: TransformerBridge):
     corrupted[:, -1] = (
         clean[:, -1] + 1
     ) % circuit_models.VOCABULARY  # the last position is where it can be seen
-    edges = graph(model)
+    edges = edge_graph(model)
     into_logits = edges.edges.clone()
     into_logits[:, :-1] = False
     logits = run_edges(model, clean, corrupted, torch.stack([into_logits, edges.mask([("embed", "logits")])]))
@@ -68,7 +68,7 @@ def test_nodes_whose_inputs_are_all_cut(model: TransformerBridge):
 
 def test_shape_of_several_circuits():
     model, two = native("LayerNorm"), pairs()
-    edges = graph(model).edges
+    edges = edge_graph(model).edges
     assert run_edges(model, *two, edges.expand(2, 1, *edges.shape)).shape == (
         2,
         1,
@@ -92,7 +92,7 @@ def test_no_trace():
     model, (clean, corrupted) = native("LayerNorm"), pairs()
     before = last(model, clean)
     acdc(
-        model, clean, corrupted, 0.1, candidates=graph(model).mask([("embed", "0.0.q"), ("embed", "logits")])
+        model, clean, corrupted, 0.1, candidates=edge_graph(model).mask([("embed", "0.0.q"), ("embed", "logits")])
     )
     assert torch.equal(last(model, clean), before)
 
@@ -106,16 +106,16 @@ def test_finds_the_circuit(tau: float):
     """Exhaustively, from all edges of the model whose circuit is known: those four, and no other."""
     model, circuit = by_hand()
     found = acdc(model, *pairs(count=6), tau)
-    assert graph(model).names(found.kept) == graph(model).names(circuit)
+    assert edge_graph(model).names(found.kept) == edge_graph(model).names(circuit)
     assert found.at_start == pytest.approx(0, abs=1e-5) and abs(found.divergence) < 1e-4
     assert (
-        len(circuit_models.CIRCUIT) <= found.runs < len(graph(model))
+        len(circuit_models.CIRCUIT) <= found.runs < len(edge_graph(model))
     )  # what nothing reads any more takes no run
 
 
 def test_divergences_are_those_of_the_circuits():
     model, (clean, corrupted) = native("grouped"), pairs()
-    edges = graph(model)
+    edges = edge_graph(model)
     scores = circuits.eap(model, clean, corrupted, metric)
     start = edges.top(scores, 60)
     found = acdc(model, clean, corrupted, 0.02, candidates=start)
@@ -139,14 +139,14 @@ def test_divergences_are_those_of_the_circuits():
 def test_larger_tau_cuts_more():
     """Not a law of a greedy search, but so over this range; and no edge at all is worth a hundred nats."""
     model, two = native("LayerNorm"), pairs()
-    candidates = graph(model).top(circuits.eap(model, *two, metric), 80)
+    candidates = edge_graph(model).top(circuits.eap(model, *two, metric), 80)
     counts = [int(acdc(model, *two, tau, candidates=candidates).kept.sum()) for tau in (0.0003, 0.01, 100)]
     assert 80 > counts[0] > counts[1] > counts[2] == 0
 
 
 def test_the_rest_cut_or_kept():
     model, two = native("LayerNorm"), pairs()
-    edges = graph(model)
+    edges = edge_graph(model)
     candidates = edges.mask([("embed", "mlp0"), ("mlp0", "logits"), ("0.1", "2.1.v"), ("embed", "1.0.q")])
     kept = acdc(model, *two, 0.001, candidates=candidates, rest="kept")
     assert (kept.kept | candidates).equal(edges.edges) and abs(kept.at_start) < 1e-5
@@ -160,7 +160,7 @@ def test_progress_is_told():
     model, two = by_hand()[0], pairs()
     told: list[tuple[int, int]] = []
     acdc(model, *two, 0.01, progress=lambda done, of: told.append((done, of)))
-    assert told == [(done, len(graph(model))) for done in range(1, len(graph(model)) + 1)]
+    assert told == [(done, len(edge_graph(model))) for done in range(1, len(edge_graph(model)) + 1)]
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input
@@ -178,7 +178,7 @@ def test_progress_is_told():
 )
 def test_what_acdc_refuses(settings: dict, names: tuple[str, ...], unchecked: None):
     model, two = native("LayerNorm"), pairs()
-    edges = graph(model).edges
+    edges = edge_graph(model).edges
     masks = {"none": torch.zeros_like(edges), "all pairs": torch.ones_like(edges)}
     settings = {"tau": 0.1} | settings
     if "candidates" in settings:
@@ -190,7 +190,7 @@ def test_what_acdc_refuses(settings: dict, names: tuple[str, ...], unchecked: No
 
 def test_what_run_edges_refuses(unchecked: None):
     model, (clean, corrupted) = native("LayerNorm"), pairs()
-    edges = graph(model).edges
+    edges = edge_graph(model).edges
     for call, names in (
         (lambda: run_edges(model, clean, corrupted[:, 1:], edges), ("(3, 6)", "(3, 5)")),
         (lambda: run_edges(model, clean, clean, edges), ("corrupted", "same")),
@@ -207,5 +207,5 @@ def test_model_that_is_computed_otherwise():
     model, two = native("LayerNorm"), pairs()
     model.blocks[1].register_forward_hook(lambda module, args, out: (out[0] * 2,))
     with pytest.raises(ValueError) as caught:
-        run_edges(model, *two, graph(model).edges)
+        run_edges(model, *two, edge_graph(model).edges)
     assert_one_sentence(caught.value, "model", "heads and MLPs")

@@ -17,7 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import circuits
 from mi_utils.circuits.edge_ablation import run_edges
-from mi_utils.circuits.edges import graph
+from mi_utils.circuits.edges import edge_graph
 
 KINDS = ("Llama", "GPT-2", "GPT-NeoX")
 
@@ -43,7 +43,7 @@ def ablated(model: TransformerBridge, clean: Tensor, corrupted: Tensor) -> Tenso
 
     By TransformerLens' own split inputs and its results of single heads, so that nothing of ours is in it.
     """
-    edges, filled = graph(model), torch.zeros(graph(model).edges.shape)
+    edges, filled = edge_graph(model), torch.zeros(edge_graph(model).edges.shape)
     base = answer(model, clean)
     switches = ("attn_result", "split_qkv_input", *(["hook_mlp_in"] if edges.has_mlps else []))
     for switch in switches:
@@ -138,7 +138,7 @@ def test_real_corruptions(deep: Callable):
     found: dict[str, list[float]] = {"eap": [], "ig": [], "wrong run": []}
     for kind, seed in itertools.product(KINDS, (0, 1)):
         model, (clean, corrupted) = deep(kind, seed), pairs(seed=seed)
-        edges, true = graph(model).edges, ablated(model, clean, corrupted)
+        edges, true = edge_graph(model).edges, ablated(model, clean, corrupted)
         estimates = {
             "eap": circuits.eap(model, clean, corrupted, metric),
             "ig": circuits.eap_ig(model, clean, corrupted, metric, steps=5),
@@ -157,7 +157,7 @@ def test_real_corruptions(deep: Callable):
 def test_exact_ablation(kind: str, deep: Callable):
     """One edge at a time: our forward pass node by node against TransformerLens' split inputs."""
     model, (clean, corrupted) = deep(kind, 0), pairs()
-    edges, true = graph(model), ablated(model, clean, corrupted)
+    edges, true = edge_graph(model), ablated(model, clean, corrupted)
     places = edges.edges.nonzero()
     kept = edges.edges.repeat(len(places), 1, 1)
     kept[torch.arange(len(places)), places[:, 0], places[:, 1]] = False
@@ -199,7 +199,7 @@ def test_integrated_gradient_sums_to_the_change():
 
 def test_parallel_blocks(deep: Callable):
     """In GPT-NeoX attention and MLP of a layer read the same stream, so there is no edge between them."""
-    edges = graph(deep("GPT-NeoX", 0))
+    edges = edge_graph(deep("GPT-NeoX", 0))
     assert edges.parallel and len(edges) == 250
     with pytest.raises(ValueError) as caught:
         edges.mask([("0.0", "mlp0")])

@@ -8,11 +8,11 @@ from circuit_models import native
 from sentences import assert_one_sentence
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils.circuits.edges import Graph, graph
+from mi_utils.circuits.edges import EdgeGraph, edge_graph
 
 
 def test_order_and_count():
-    edges = Graph(n_layers=2, n_heads=2, n_key_value_heads=1, has_mlps=True, parallel=False)
+    edges = EdgeGraph(n_layers=2, n_heads=2, n_key_value_heads=1, has_mlps=True, parallel=False)
     assert edges.senders == ("embed", "0.0", "0.1", "mlp0", "1.0", "1.1", "mlp1")
     assert edges.receivers == (
         "0.0.q",
@@ -46,23 +46,23 @@ def test_order_and_count():
     ("shape", "count"), [((30, 9, 3, True, False), 70_651), ((12, 12, 12, True, False), 32_491)]
 )  # smollm2-135m as in FEASIBILITY; GPT-2 small
 def test_count_of_real_models(shape: tuple, count: int):
-    assert len(Graph(*shape)) == count
+    assert len(EdgeGraph(*shape)) == count
 
 
 def test_groups_of_heads_that_share_keys():
-    edges = Graph(n_layers=1, n_heads=6, n_key_value_heads=3, has_mlps=False, parallel=False)
+    edges = EdgeGraph(n_layers=1, n_heads=6, n_key_value_heads=3, has_mlps=False, parallel=False)
     assert edges.senders[edges.readers(edges.receivers.index("0.1.k"))] == ("0.2", "0.3")
     assert edges.senders[edges.readers(edges.receivers.index("0.2.v"))] == ("0.4", "0.5")
 
 
 def test_graph_of_a_model(llama_model: TransformerBridge, gpt2_model: TransformerBridge):
-    assert graph(llama_model) == Graph(2, 4, 2, True, False)
-    assert graph(gpt2_model) == Graph(2, 4, 4, True, False)
-    assert graph(native("attention only")) == Graph(3, 4, 4, False, False)
+    assert edge_graph(llama_model) == EdgeGraph(2, 4, 2, True, False)
+    assert edge_graph(gpt2_model) == EdgeGraph(2, 4, 4, True, False)
+    assert edge_graph(native("attention only")) == EdgeGraph(3, 4, 4, False, False)
 
 
 def test_masks_and_names():
-    edges = Graph(2, 2, 1, True, False)
+    edges = EdgeGraph(2, 2, 1, True, False)
     chosen = [("embed", "0.0.k"), ("0.1", "mlp0"), ("mlp1", "logits")]
     assert edges.names(edges.mask(chosen)) == chosen
     assert edges.names(edges.edges) == edges.names(edges.mask(edges.names(edges.edges)))
@@ -77,7 +77,7 @@ def test_masks_and_names():
 
 
 def test_masks_that_are_none(unchecked: None):
-    edges = Graph(2, 2, 1, True, False)
+    edges = EdgeGraph(2, 2, 1, True, False)
     bad = [
         (lambda: edges.mask([("9.0", "logits")]), ("9.0", "sender")),
         (lambda: edges.mask([("embed", "0.1.k")]), ("0.1.k", "receiver")),

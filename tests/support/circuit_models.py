@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from mi_utils import models
-from mi_utils.circuits.edges import graph
+from mi_utils.circuits.edges import edge_graph
 
 VOCABULARY = 13
 KINDS = {
@@ -118,7 +118,7 @@ def by_hand() -> tuple[TransformerBridge, Bool[Tensor, "sender receiver"]]:
         unembed = model.unembed.original_component.weight
         unembed[:, : _ANSWER.start] = 0
         unembed[:, _JUNK] = 0
-    return model, graph(model).mask(CIRCUIT)
+    return model, edge_graph(model).mask(CIRCUIT)
 
 
 def _parts(model: TransformerBridge, layer: int) -> dict[str, torch.nn.Linear]:
