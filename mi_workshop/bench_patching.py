@@ -7,7 +7,7 @@ _PATCH = """
 import os, resource, time, torch
 os.environ["TQDM_DISABLE"] = "1"
 import transformer_lens.patching as their_patching
-from mi_utils import attribution_patching, models, patching, prompts, prompts_ioi
+from mi_utils import models, patching, prompts
 torch.set_grad_enabled(False)
 model = models.load_model(models.load.DEFAULT, device="cpu", dtype=torch.{dtype})
 clean, corrupted = patching.encode_pairs(model, "{clean}", "{corrupted}")
@@ -59,7 +59,7 @@ print(peak() - before)"""
 # Finding circuits, on IOI prompts and their ABC partners; ``work`` is timed once, in float32.
 _CIRCUIT = """
 import time, torch
-from mi_utils import circuit_acdc, circuit_edges, circuit_graph, models, patching, path_patching, prompts_ioi
+from mi_utils import circuits, models, patching, prompts
 torch.set_grad_enabled(False)
 model = models.load_model(models.load.DEFAULT, device="cpu")
 data = prompts.generate(model, {prompts})
@@ -77,18 +77,18 @@ _WORK = {
     "path patching, 270 senders to the queries of a head of layer 23, 32 prompts": (
         32,
         _PATHS,
-        'path_patching.path_patch(model, base, source, metric, target="q", receivers=[(23, 0)])',
+        'patching.path_patch(model, base, source, metric, target="q", receivers=[(23, 0)])',
     ),
-    "EAP, all edges, 8 pairs": (8, "", "circuit_edges.eap(model, data.tokens, other, metric)"),
+    "EAP, all edges, 8 pairs": (8, "", "circuits.eap(model, data.tokens, other, metric)"),
     "EAP-IG, all edges, 5 steps, 8 pairs": (
         8,
         "",
-        "circuit_edges.eap_ig(model, data.tokens, other, metric, steps=5)",
+        "circuits.eap_ig(model, data.tokens, other, metric, steps=5)",
     ),
     "ACDC on the 50 best edges, 4 pairs": (
         4,
         _BEST,
-        'circuit_acdc.acdc(model, data.tokens, other, 0.01, candidates=best, rest="kept")',
+        'circuits.acdc(model, data.tokens, other, 0.01, candidates=best, rest="kept")',
     ),
 }
 

@@ -6,12 +6,11 @@ from mi_workshop.bench_cases import Case
 # Training of the cross-layer transcoder that ships for atlas: 4 layers x 512 features, 450 tokens a step.
 _TRAIN = """
 import resource, time, torch
-from mi_utils import atlas_mlps, models
+from mi_utils import models, transcoders
 from mi_workshop.makers.atlas_transcoders import SHIPPED
-from mi_utils.transcoders.training import Trainer
 model = models.load_model("atlas", device="cpu")
 x, y = transcoders.activations(model, transcoders.sentences(3_000), thin=transcoders.atlas_mlps.THIN)
-trainer, batches = Trainer(SHIPPED, x, y, model="atlas"), transcoders.batches(x, y)
+trainer, batches = transcoders.Trainer(SHIPPED, x, y, model="atlas"), transcoders.batches(x, y)
 for _ in range(20):
     trainer.step(*next(batches))
 steps = [next(batches) for _ in range(100)]
@@ -23,7 +22,7 @@ taken = time.perf_counter() - start
 # A graph; what is timed is run once before, or not where a run takes long, and then ``times`` times.
 _GRAPH = """
 import resource, statistics, time, torch
-from mi_utils import atlas, attribution, graph_influence, local_model, models, prompts, shipped_transcoders
+from mi_utils import atlas, graphs, models, prompts, transcoders
 model = models.load_model({model!r}, device="cpu")
 made = transcoders.load_shipped(model)
 tokens = {tokens}
@@ -51,7 +50,6 @@ _TEXT = (
 _PAINT = """
 import pathlib, shutil, tempfile
 from playwright.sync_api import sync_playwright
-from mi_utils import graph_io, graph_view
 graph = build()
 cuts = (graphs.prune(graph, percent / 100) for percent in range(40, 101, 2))
 kept = next(cut for cut in cuts if cut.nodes.sum() >= 500)

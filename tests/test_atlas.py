@@ -152,10 +152,7 @@ def test_facts_follow_from_the_world():
             assert prompt.facts["language"] == language and (prompt.task, prompt.split) == (task, split)
             assert ("city" in prompt.facts) == (task != "state")
             if task != "state":
-                assert (
-                    W.cities[prompt.facts["city"]] == state
-                    and prompt.facts["city"] in prompt.text.split()
-                )
+                assert W.cities[prompt.facts["city"]] == state and prompt.facts["city"] in prompt.text.split()
             expected = state if task == "city" else W.answer(state, prompt.facts["relation"], language)
             assert prompt.answer == expected
             assert prompt.answer not in prompt.text.split()
@@ -195,8 +192,7 @@ def test_sums():
     assert not {p.text for p in train if p.facts["digit"] == "hundreds"} & {p.text for p in test}
     for p in test[:300]:
         assert (
-            int(p.answer)
-            == p.facts["sum"] // {"hundreds": 100, "tens": 10, "ones": 1}[p.facts["digit"]] % 10
+            int(p.answer) == p.facts["sum"] // {"hundreds": 100, "tens": 10, "ones": 1}[p.facts["digit"]] % 10
         )
         assert p.facts["sum"] == p.facts["a"] + p.facts["b"]
 

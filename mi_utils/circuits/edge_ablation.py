@@ -1,8 +1,8 @@
 """Edges ablated exactly, by interchange, and the greedy search for a circuit that is built on it (ACDC).
 
 ``run_edges`` is a forward pass node by node: each receiver reads its own sum, in which the senders of kept
-edges stand with what they write *in this run* and those of cut edges with what they wrote in the corrupted
-run. With every edge kept it is the clean run, with every edge cut the corrupted one. Attention and MLPs are
+edges stand with what they write *in this run* and those of cut edges with what they wrote in the source run.
+With every edge kept it is the base run, with every edge cut the source run. Attention and MLPs are
 computed by the model's own modules, so rotary positions, grouped queries and biases are the model's.
 
 Source of the method: Conmy et al. 2023 (ACDC).
@@ -37,15 +37,15 @@ class EdgeCircuit:
 @torch.no_grad()
 def run_edges(
     model: TransformerBridge,
-    clean: Int[Tensor, "batch pos"],
-    corrupted: Int[Tensor, "batch pos"],
+    base: Int[Tensor, "batch pos"],
+    source: Int[Tensor, "batch pos"],
     kept: Bool[Tensor, "*circuit sender receiver"],
 ) -> Float[Tensor, "*circuit batch vocab"]:
-    """Logits at the last position of the clean prompts with every edge ablated that is not kept.
+    """Logits at the last position of the base prompts with every edge ablated that is not kept.
 
     Args:
         model: any with blocks of heads and MLPs that add to the stream; float32.
-        clean, corrupted: prompts in pairs, all of one length.
+        base, source: prompts in pairs, all of one length.
         kept: a mask over ``edge_graph(model)``'s senders and receivers, or several of them, run one after another.
 
     Raises:
@@ -56,7 +56,7 @@ def run_edges(
         raise ValueError(
             f"kept has shape {tuple(kept.shape)}, so it holds no mask; it should hold at least one"
         )
-    replay = _Replay(model, clean, corrupted)
+    replay = _Replay(model, base, source)
     circuits = [replay.graph.check(one, "kept") for one in kept.reshape(-1, *kept.shape[-2:])]
     logits = torch.stack([replay.run(one) for one in circuits])
     return logits.view(*kept.shape[:-2], *logits.shape[1:])
@@ -65,8 +65,8 @@ def run_edges(
 @torch.no_grad()
 def acdc(
     model: TransformerBridge,
-    clean: Int[Tensor, "batch pos"],
-    corrupted: Int[Tensor, "batch pos"],
+    base: Int[Tensor, "batch pos"],
+    source: Int[Tensor, "batch pos"],
     tau: float | int,
     *,
     candidates: Bool[Tensor, "sender receiver"] | None = None,
@@ -77,13 +77,13 @@ def acdc(
     than tau.
 
     The divergence is that of the next-token distribution at the last position from the full model's on the
-    clean prompts, averaged over the pairs; each cut is compared with the divergence just before it, so many
+    base prompts, averaged over the pairs; each cut is compared with the divergence just before it, so many
     small rises can add up to more than tau. An edge into a node that nothing reads any more is cut without a
     run. An edge takes one forward pass from its receiver's layer on: a search through every edge is for tiny
     models, and for others ``candidates`` holds the few hundred best by ``circuits.eap``.
 
     Args:
-        model, clean, corrupted: as for ``run_edges``.
+        model, base, source: as for ``run_edges``.
         tau: in nats.
         candidates: the edges to try, such as ``edge_graph(model).top(scores, 200)``; ``None``: all.
         rest: what the other edges do meanwhile: ``"cut"`` (the circuit is a part of the candidates) or
@@ -101,7 +101,7 @@ def acdc(
     candidates = edges if candidates is None else edge_graph(model).check(candidates, "candidates")
     if not candidates.any():
         raise ValueError("candidates is empty; it should hold at least one edge")
-    replay = _Replay(model, clean, corrupted)
+    replay = _Replay(model, base, source)
     kept = candidates.clone() if rest == "cut" else edges.clone()
     present = at_start = _divergence(replay.clean_logits, replay.run(kept))
     # From the last receiver back, and for each from the last sender: so what lies below the receiver's layer
@@ -130,24 +130,24 @@ def _divergence(full: Float[Tensor, "batch vocab"], part: Float[Tensor, "batch v
 class _Replay:
     """A pair of batches, ready to be run with any edges cut.
 
-    ``change`` is what each node writes in the present run minus what it wrote in the corrupted one: what a
-    kept edge adds to the corrupted stream. A run from layer ``start`` on uses the changes of the layers below
+    ``change`` is what each node writes in the present run minus what it wrote in the source run: what a
+    kept edge adds to the source stream. A run from layer ``start`` on uses the changes of the layers below
     as they are.
     """
 
-    def __init__(self, model: TransformerBridge, clean: Tensor, corrupted: Tensor) -> None:
-        check_pairs(clean, corrupted)
+    def __init__(self, model: TransformerBridge, base: Tensor, source: Tensor) -> None:
+        check_pairs(base, source)
         self.model, self.graph = model, edge_graph(model)
-        here = watch(model, clean, ("resid_pre",))
+        here = watch(model, base, ("resid_pre",))
         self.clean_logits = here["logits", model.cfg.n_layers]
         calls: list[tuple[tuple, dict[str, Any]]] = []
         attentions = [block.attn for block in model.blocks]
         with models.before_each(attentions, lambda _, args, named: calls.append((args, named))):
-            self.streams = watch(model, corrupted, ("resid_mid", *WRITTEN))
+            self.streams = watch(model, source, ("resid_mid", *WRITTEN))
         self.calls = [_empty(*call) for call in calls]
         self.weights = {"q": model.W_Q, "k": model.W_K, "v": model.W_V, "o": model.W_O}
-        self.corrupted = node_outputs(model, self.streams)
-        self.change = torch.zeros_like(self.corrupted)
+        self.source = node_outputs(model, self.streams)
+        self.change = torch.zeros_like(self.source)
         self.change[0] = here["resid_pre", 0] - self.streams["resid_pre", 0]
         self.projected: dict[
             str, Tensor
@@ -156,7 +156,7 @@ class _Replay:
         self._check()
 
     def _check(self) -> None:
-        """With every edge kept this must be the clean run; where it is not, the model has parts that it
+        """With every edge kept this must be the base run; where it is not, the model has parts that it
         leaves out."""
         off = (self.run(self.graph.edges) - self.clean_logits).abs().max()
         if not off <= 1e-2 * self.clean_logits.std():
@@ -175,13 +175,13 @@ class _Replay:
                 block, below = self.model.blocks[layer], self.moved[layer]
                 read = self._read(kept, slice(column, column + inputs), "resid_pre", layer, below)
                 rows = slice(row, row + heads)
-                self.change[rows] = self._attend(layer, block.ln1(read)) - self.corrupted[rows]
+                self.change[rows] = self._attend(layer, block.ln1(read)) - self.source[rows]
                 moved = below + self.change[rows].sum(dim=0)
                 row, column = row + heads, column + inputs
                 if graph.has_mlps:
                     stream = ("resid_pre", layer, below) if graph.parallel else ("resid_mid", layer, moved)
                     read = self._read(kept, slice(column, column + 1), *stream)
-                    self.change[row] = block.mlp(models.norm_before_mlp(block)(read[0])) - self.corrupted[row]
+                    self.change[row] = block.mlp(models.norm_before_mlp(block)(read[0])) - self.source[row]
                     moved = moved + self.change[row]
                     row, column = row + 1, column + 1
                 self.moved[layer + 1] = moved
@@ -191,12 +191,12 @@ class _Replay:
     def _read(
         self, kept: Tensor, receivers: slice, site: str, layer: int, moved: Tensor
     ) -> Float[Tensor, "receiver batch pos d_model"]:
-        """What receivers of one layer read: the corrupted stream and the changes that come by kept edges."""
+        """What receivers of one layer read: the source stream and the changes that come by kept edges."""
         kept = kept[:, receivers][self.graph.edges[:, receivers].any(dim=1)]
-        cut, corrupted = ~kept, self.streams[site, layer]
+        cut, source = ~kept, self.streams[site, layer]
         if cut.any(dim=1).sum() < kept.any(dim=1).sum():  # then the whole change less what comes by cut edges
-            return corrupted + moved - self._sum(cut)
-        return corrupted + self._sum(kept)
+            return source + moved - self._sum(cut)
+        return source + self._sum(kept)
 
     def _sum(self, mask: Bool[Tensor, "below receiver"]) -> Float[Tensor, "receiver batch pos d_model"]:
         rows = mask.any(dim=1).nonzero()[:, 0].to(self.change.device)

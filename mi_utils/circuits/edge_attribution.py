@@ -2,10 +2,10 @@
 gradient.
 
 An edge (``circuits.edges``) is ablated by exchanging one term of the sum that its receiver reads: what the
-sender wrote in the clean run for what it wrote in the corrupted run. ``circuits.edge_ablation`` does that
+sender wrote in the base run for what it wrote in the source run. ``circuits.edge_ablation`` does that
 exactly, one forward pass an edge. Edge attribution patching (EAP) estimates it for all edges at once, to
-first order: the change of the sender's output (corrupted - clean) times the gradient of the metric at the
-receiver's input, which is taken in the *clean* run, since that is the run that is edited.
+first order: the change of the sender's output (source - base) times the gradient of the metric at the
+receiver's input, which is taken in the *base* run, since that is the run that is edited.
 
 Sources: Syed, Rager and Conmy 2023 (EAP), Hanna, Pezzelle and Belinkov 2024 (EAP-IG).
 """
@@ -28,21 +28,21 @@ WRITTEN = ("resid_pre", "z", "mlp_out", "resid_post")  # what ``node_outputs`` a
 
 def eap(
     model: TransformerBridge,
-    clean: Int[Tensor, "batch pos"],
-    corrupted: Int[Tensor, "batch pos"],
+    base: Int[Tensor, "batch pos"],
+    source: Int[Tensor, "batch pos"],
     metric: Metric,
 ) -> Float[Tensor, "sender receiver"]:
     """Edge attribution patching: an estimate, for each edge, of the change in the metric when that edge is
     ablated.
 
-    Ablated means noised: in the clean run the receiver reads what the sender writes in the corrupted run. So
+    Ablated means noised: in the base run the receiver reads what the sender writes in the source run. So
     an edge that carries the behaviour has a *negative* score when the metric measures the behaviour. It takes
     two forward passes and one backward pass, whatever the number of edges, and holds what every node writes
     (see ``node_outputs``); of more pairs than fit, take the mean of several calls.
 
     Args:
         model: any with blocks of heads and MLPs that add to the stream; float32.
-        clean, corrupted: prompts in pairs, all of one length, each with its start token.
+        base, source: prompts in pairs, all of one length, each with its start token.
         metric: a number for each pair from the logits at the last position, such as
             ``patching.logit_difference``.
 
@@ -54,13 +54,13 @@ def eap(
         ValueError: prompts that are not pairs of equal length, a corruption that changes nothing, a metric
             that does not give one number a pair, or a model whose nodes do not add up to its residual stream.
     """
-    return _scores(model, clean, corrupted, metric, weights=(0.0,))
+    return _scores(model, base, source, metric, weights=(0.0,))
 
 
 def eap_ig(
     model: TransformerBridge,
-    clean: Int[Tensor, "batch pos"],
-    corrupted: Int[Tensor, "batch pos"],
+    base: Int[Tensor, "batch pos"],
+    source: Int[Tensor, "batch pos"],
     metric: Metric,
     *,
     steps: int = 5,
@@ -68,7 +68,7 @@ def eap_ig(
     """EAP with integrated gradients, in the variant that interpolates *inputs* (embeddings).
 
     As ``eap``, but the gradient at each receiver is the mean over ``steps`` forward passes whose embeddings
-    lie between the clean ones and the corrupted ones, at the midpoints of equal intervals (1/10, 3/10, ...
+    lie between the base ones and the source ones, at the midpoints of equal intervals (1/10, 3/10, ...
     for five). Everything above the embeddings is computed from them. (The other published variant
     interpolates each node's activation by itself and needs a pass for each layer and step; it is not this
     one.)
@@ -78,26 +78,26 @@ def eap_ig(
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; it should be at least 1")
-    return _scores(model, clean, corrupted, metric, weights=[(step + 0.5) / steps for step in range(steps)])
+    return _scores(model, base, source, metric, weights=[(step + 0.5) / steps for step in range(steps)])
 
 
-def check_pairs(clean: Int[Tensor, "batch pos"], corrupted: Int[Tensor, "batch pos"]) -> None:
+def check_pairs(base: Int[Tensor, "batch pos"], source: Int[Tensor, "batch pos"]) -> None:
     """Refuse what can't be compared position by position.
 
     Raises:
         ValueError: no prompts, other shapes, or prompts that are all the same.
     """
-    if clean.ndim != 2 or not clean.numel():
+    if base.ndim != 2 or not base.numel():
         raise ValueError(
-            f"clean has shape {tuple(clean.shape)}; it should be prompts x positions, with at least one"
+            f"base has shape {tuple(base.shape)}; it should be prompts x positions, with at least one"
         )
-    if clean.shape != corrupted.shape:
+    if base.shape != source.shape:
         raise ValueError(
-            f"clean has shape {tuple(clean.shape)} and corrupted {tuple(corrupted.shape)}; they should be "
+            f"base has shape {tuple(base.shape)} and source {tuple(source.shape)}; they should be "
             "pairs of prompts of one length"
         )
-    if torch.equal(clean, corrupted):
-        raise ValueError("corrupted is the same as clean; it should differ, or no edge carries anything")
+    if torch.equal(base, source):
+        raise ValueError("source is the same as base; it should differ, or no edge carries anything")
 
 
 @torch.no_grad()
@@ -150,25 +150,25 @@ def _hook_name(model: TransformerBridge, site: str, layer: int) -> str:
 
 
 def _scores(
-    model: TransformerBridge, clean: Tensor, corrupted: Tensor, metric: Metric, weights: Sequence[float]
+    model: TransformerBridge, base: Tensor, source: Tensor, metric: Metric, weights: Sequence[float]
 ) -> Tensor:
     """Difference of the senders' outputs times the mean gradient at the receivers' inputs."""
-    check_pairs(clean, corrupted)
-    edges, last = edge_graph(model).edges.to(clean.device), model.cfg.n_layers - 1
+    check_pairs(base, source)
+    edges, last = edge_graph(model).edges.to(base.device), model.cfg.n_layers - 1
     with torch.no_grad():
-        there = watch(model, corrupted, WRITTEN)
-        here = watch(model, clean, WRITTEN) if all(weights) else _run_for_gradients(model, clean)
+        there = watch(model, source, WRITTEN)
+        here = watch(model, base, WRITTEN) if all(weights) else _run_for_gradients(model, base)
     # What is written is linear in what was recorded, so the difference can be taken first.
     change = node_outputs(model, {key: there[key] - here[key].detach() for key in there})
     check_sum(model, change, there["resid_post", last] - here["resid_post", last].detach())
     flat, scores = change.flatten(1), torch.zeros(edges.shape, device=edges.device)
     for weight in weights:
-        found = _run_for_gradients(model, clean, weight * change[0]) if weight else here
+        found = _run_for_gradients(model, base, weight * change[0]) if weight else here
         for columns, gradients in _input_gradients(model, found, metric):
             below = int(edges[:, columns].any(dim=1).sum())  # senders that come first are a prefix of all
             scores[:below, columns] += (flat[:below] @ gradients.flatten(1).T).float()
         del found  # before the next run, to hold one at a time
-    return (scores / (len(clean) * len(weights))).masked_fill_(~edges, 0)
+    return (scores / (len(base) * len(weights))).masked_fill_(~edges, 0)
 
 
 def _run_for_gradients(model: TransformerBridge, tokens: Tensor, shift: Tensor | None = None) -> Found:

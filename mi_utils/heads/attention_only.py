@@ -23,7 +23,7 @@ START = 0
 
 
 @dataclass(frozen=True)
-class Settings:
+class AttentionOnlySettings:
     """A model and its training. ``periods``: shortest and longest segment; ``test_period``: the one
     scored."""
 
@@ -37,7 +37,7 @@ class Settings:
     test_period: int = 20
     steps: int = 400
     batch: int = 64
-    rate: float | int = 3e-3
+    lr: float | int = 3e-3
     weight_decay: float | int = 1.0
     checks: int = 21
     test_batch: int = 64
@@ -64,7 +64,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedAttentionOnly:
     """A trained model and what was seen on the way.
 
     ``steps``: at which it was looked at, the first 0; ``loss``: on repeated test sequences, in nats, by
@@ -73,13 +73,13 @@ class Trained:
     """
 
     model: TransformerBridge
-    settings: Settings
+    settings: AttentionOnlySettings
     steps: list[int]
     loss: Float[Tensor, "check pos"]
     scores: Mapping[str, Float[Tensor, "check layer head"]]
 
 
-def build(settings: Settings) -> TransformerBridge:
+def attention_only_model(settings: AttentionOnlySettings) -> TransformerBridge:
     """The model before training; also the random-weights control of a trained one."""
     return TransformerBridge.boot_native(
         TransformerBridgeConfig(
@@ -98,7 +98,9 @@ def build(settings: Settings) -> TransformerBridge:
     )
 
 
-def sequences(settings: Settings, count: int, generator: torch.Generator) -> Int[Tensor, "count pos"]:
+def sequences(
+    settings: AttentionOnlySettings, count: int, generator: torch.Generator
+) -> Int[Tensor, "count pos"]:
     """Training sequences: a start token and then a random segment, repeated until the context is full.
 
     Tokens of a segment are drawn with replacement, so some occur twice in it.
@@ -111,7 +113,7 @@ def sequences(settings: Settings, count: int, generator: torch.Generator) -> Int
 
 
 def test_tokens(
-    settings: Settings, *, seed: int | None = None, repeat: bool = True
+    settings: AttentionOnlySettings, *, seed: int | None = None, repeat: bool = True
 ) -> Int[Tensor, "batch pos"]:
     """Sequences of two copies of ``test_period`` different tokens, or as many that do not repeat."""
     generator = torch.Generator().manual_seed(settings.seed + 10_000 if seed is None else seed)
@@ -129,11 +131,11 @@ def test_tokens(
 test_tokens.__test__ = False  # pytest
 
 
-def train(settings: Settings) -> Trained:
+def train(settings: AttentionOnlySettings) -> TrainedAttentionOnly:
     """Train a model from its seed by AdamW on the next token, and look at it ``checks`` times on the way."""
-    model, generator = build(settings), torch.Generator().manual_seed(settings.seed)
+    model, generator = attention_only_model(settings), torch.Generator().manual_seed(settings.seed)
     network, tokens = model.original_model, test_tokens(settings)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     looks = [round(i * settings.steps / (settings.checks - 1)) for i in range(settings.checks)]
     seen: list[dict[str, Tensor]] = []
     with torch.enable_grad():
@@ -146,7 +148,7 @@ def train(settings: Settings) -> Trained:
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     together = {name: torch.stack([one[name] for one in seen]) for name in seen[0]}
-    return Trained(model, settings, looks, together.pop("loss"), together)
+    return TrainedAttentionOnly(model, settings, looks, together.pop("loss"), together)
 
 
 def _descend(network: torch.nn.Module, rows: Tensor, optimiser: torch.optim.Optimizer) -> None:

@@ -39,8 +39,8 @@ def path_patch(
     positions: Int[Tensor, "batch"] | None = None,
     mlps: MLPs = "recomputed",
 ) -> Float[Tensor, "layer head batch"]:
-    """The metric when one sender after the other reaches the receivers as in ``source``, by the direct path
-    alone.
+    """By how much the metric changes when one sender after the other reaches the receivers as in ``source``, by
+    the direct path alone.
 
     Args:
         model: the model of both runs.
@@ -57,8 +57,8 @@ def path_patch(
         mlps: whether MLPs between sender and receiver answer to the change.
 
     Returns:
-        For every head of the model as the sender the metric of the patched run. Heads that don't lie below
-        any receiver give the base run's metric.
+        For every head of the model as the sender the change of the metric from ``base``; positive where the
+        metric rises. It is 0 for heads that don't lie below any receiver.
 
     Raises:
         ValueError: runs of different shapes, an unknown target or convention, no receivers or some out of
@@ -71,16 +71,19 @@ def path_patch(
         raise ValueError(
             f"positions is {at.tolist()}; it should hold one from 0 to {length - 1} for each prompt"
         )
-    effects = metric(base.logits).repeat(layers, model.cfg.n_heads, 1)
+    unchanged = metric(base.logits)
+    effects = torch.zeros_like(unchanged).repeat(layers, model.cfg.n_heads, 1)
     flat = effects.view(layers * model.cfg.n_heads, -1)
     if target == "logits":
         if not (at == length - 1).all():
             raise ValueError("positions should be the last of each prompt for 'logits', which are read there")
-        flat[:] = _through_the_end(model, _streams(model, base, source, at, layers, mlps), metric)
+        streams = _streams(model, base, source, at, layers, mlps)
+        flat[:] = _through_the_end(model, streams, metric) - unchanged
         return effects
     values = _receiver_values(model, base, source, wanted, target, at, mlps)
     for sender, patches in _interventions(base, values, target, at):
-        flat[sender] = patching.run_patched(model, base, patches, metric, start=int(at.min()))
+        patched = patching.run_patched(model, base, patches, metric, start=int(at.min()))
+        flat[sender] = patched - unchanged
     return effects
 
 

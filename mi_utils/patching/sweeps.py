@@ -116,8 +116,8 @@ def sweep(
     *,
     by: Axis = "position",
 ) -> Float[Tensor, "layer part batch"]:
-    """The metric after each patch of a sweep: one layer and one position (or one head at all positions) at a
-    time.
+    """By how much each patch of a sweep changes the metric: one layer and one position (or one head at all
+    positions) at a time.
 
     Args:
         model: the model that was recorded.
@@ -128,9 +128,9 @@ def sweep(
         by: ``"position"``, all heads together; or ``"head"``, all positions together.
 
     Returns:
-        A number for each layer, position or head, and prompt. Where both runs hold the same activation
-        (before the first token that differs, say) nothing is run and it is the metric of ``base``; see
-        ``can_change``.
+        The change of the metric from ``base`` for each layer, position or head, and prompt; positive where the
+        metric rises. Where both runs hold the same activation (before the first token that differs, say)
+        nothing is run and it is 0; see ``can_change``.
 
     Raises:
         ValueError: runs of different shapes or models, a site that was not recorded, or one that has no
@@ -138,12 +138,13 @@ def sweep(
     """
     changes = can_change(base, source, site, by=by)
     cells = changes.nonzero().tolist()
-    result = metric(base.logits[None])[0].repeat(*changes.shape, 1)
+    unchanged = metric(base.logits[None])[0]
+    result = torch.zeros_like(unchanged).repeat(*changes.shape, 1)
     if cells:
         part = "head" if by == "head" else "position"
         patches = [[Patch(site, layer, source[site, layer], **{part: i})] for layer, i in cells]
         start = first_difference(base.tokens, source.tokens)
-        result[changes] = run_patched(model, base, patches, metric, start=start)
+        result[changes] = run_patched(model, base, patches, metric, start=start) - unchanged
     return result
 
 

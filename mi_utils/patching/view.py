@@ -170,7 +170,7 @@ def patching_map(
         same = f"clean and corrupted give the same {metric}, {float(other):.3g}"
         raise ValueError(f"{same}; they should differ, or no patch can be measured")
     by = SITES[site][0]
-    patched = patching.sweep(model, base, source, site, measure, by=by)
+    patched = edited + patching.sweep(model, base, source, site, measure, by=by)
     share = patching.recovery(patched, clean=other, corrupted=edited)[..., 0]
     heads = tuple(map(str, range(share.shape[1])))
     texts = [

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
-from mi_utils import corpus, data_files, models
+from mi_utils import corpus, data_files
 from mi_workshop.makers import samples
 
 COMMAND = "python -m mi_workshop.makers.corpus"

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 
 from mi_utils import heads
-from mi_utils.heads.attention_only import Settings, Trained
+from mi_utils.heads.attention_only import AttentionOnlySettings, TrainedAttentionOnly
 from mi_workshop.makers import seeds
 
 COMMAND = "python -m mi_workshop.makers.induction_seeds"
@@ -20,7 +20,7 @@ SEEDS = 20
 
 def one_seed(seed: int) -> dict:
     """Train both models and measure what the notebook claims."""
-    two = heads.train(Settings(seed=seed))
+    two = heads.train(AttentionOnlySettings(seed=seed))
     one = heads.train(replace(two.settings, n_layers=1))
     return {"seed": seed} | {
         name: value if isinstance(value, bool) else round(value, 4)
@@ -28,7 +28,7 @@ def one_seed(seed: int) -> dict:
     }
 
 
-def of_training(two: Trained, one: Trained) -> dict[str, float]:
+def of_training(two: TrainedAttentionOnly, one: TrainedAttentionOnly) -> dict[str, float]:
     """What forms, in the model of two layers and in the control."""
     found = {}
     period = two.settings.test_period
@@ -54,7 +54,7 @@ def of_training(two: Trained, one: Trained) -> dict[str, float]:
     }
 
 
-def second_minus_first(trained: Trained) -> torch.Tensor:
+def second_minus_first(trained: TrainedAttentionOnly) -> torch.Tensor:
     """The in-context score at each look [check]: mean loss where the second copy can be known, minus the
     first copy."""
     period = trained.settings.test_period
@@ -66,12 +66,12 @@ def second_minus_first(trained: Trained) -> torch.Tensor:
     )
 
 
-def of_composition(two: Trained) -> dict[str, float | bool]:
+def of_composition(two: TrainedAttentionOnly) -> dict[str, float | bool]:
     """Which head the keys of layer 1 read, by weights and by taking it out."""
     model, n_heads = two.model, two.settings.n_heads
     before, later = [(0, h) for h in range(n_heads)], [(1, h) for h in range(n_heads)]
     source = heads.top_heads(two.scores["previous"][-1, :1])[0]
-    untrained = heads.build(two.settings)
+    untrained = heads.attention_only_model(two.settings)
     by_kind = {kind: heads.composition_scores(model, kind, later)[:, 0] for kind in heads.composition.KINDS}
     chance = heads.composition_scores(untrained, "K", later)[:, 0]
     tokens, period = heads.test_tokens(two.settings), two.settings.test_period

@@ -92,7 +92,11 @@ def test_no_trace():
     model, (clean, corrupted) = native("LayerNorm"), pairs()
     before = last(model, clean)
     acdc(
-        model, clean, corrupted, 0.1, candidates=edge_graph(model).mask([("embed", "0.0.q"), ("embed", "logits")])
+        model,
+        clean,
+        corrupted,
+        0.1,
+        candidates=edge_graph(model).mask([("embed", "0.0.q"), ("embed", "logits")]),
     )
     assert torch.equal(last(model, clean), before)
 
@@ -193,7 +197,7 @@ def test_what_run_edges_refuses(unchecked: None):
     edges = edge_graph(model).edges
     for call, names in (
         (lambda: run_edges(model, clean, corrupted[:, 1:], edges), ("(3, 6)", "(3, 5)")),
-        (lambda: run_edges(model, clean, clean, edges), ("corrupted", "same")),
+        (lambda: run_edges(model, clean, clean, edges), ("source", "same")),
         (lambda: run_edges(model, clean, corrupted, ~edges), ("kept", "0.0, 0.0.q")),
         (lambda: run_edges(model, clean, corrupted, edges[1:]), ("kept", "(15, 40)")),
         (lambda: run_edges(model, clean, corrupted, edges.expand(0, *edges.shape)), ("kept", "no mask")),

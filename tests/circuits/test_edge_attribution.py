@@ -235,8 +235,8 @@ def test_leaves_no_trace():
     [
         (lambda clean, other: (clean, other[:, :-1]), ("(3, 6)", "(3, 5)")),
         (lambda clean, other: (clean[:2], other), ("(2, 6)", "(3, 6)")),
-        (lambda clean, other: (clean[:0], other[:0]), ("clean", "(0, 6)")),
-        (lambda clean, other: (clean, clean.clone()), ("corrupted", "same")),
+        (lambda clean, other: (clean[:0], other[:0]), ("base", "(0, 6)")),
+        (lambda clean, other: (clean, clean.clone()), ("source", "same")),
     ],
 )
 def test_prompts_that_are_no_pairs(change, names: tuple[str, ...], unchecked: None):

@@ -24,7 +24,7 @@ def base(model):
 
 @pytest.fixture
 def reference(model):
-    return circuits.mean_z(model, patching.record(model, OTHER, ("z",)), GROUPS, WANTED)
+    return circuits.reference_z(model, patching.record(model, OTHER, ("z",)), GROUPS, WANTED)
 
 
 def metric(logits):
@@ -109,18 +109,18 @@ def test_a_set_is_computed_once_whatever_its_order(model, base, reference, monke
 
 def test_means_are_taken_within_the_group_of_each_row(model):
     run = patching.record(model, OTHER, ("z",))
-    means = circuits.mean_z(model, run, GROUPS, WANTED)
+    means = circuits.reference_z(model, run, GROUPS, WANTED)
     assert means.shape == (2, 4, 8, 4, 8)
     for row, group in enumerate(WANTED.tolist()):
         assert torch.allclose(means[1, row], run["z", 1][group == GROUPS].mean(dim=0), atol=1e-6)
-    pooled = circuits.mean_z(model, run)
+    pooled = circuits.reference_z(model, run)
     assert pooled.shape == (2, 1, 8, 4, 8) and torch.allclose(
         pooled[0, 0], run["z", 0].mean(dim=0), atol=1e-6
     )
 
 
 def test_a_pooled_reference_serves_every_row(model, base):
-    pooled = circuits.mean_z(model, patching.record(model, OTHER, ("z",)))
+    pooled = circuits.reference_z(model, patching.record(model, OTHER, ("z",)))
     whole = KeepOnly(model, base, pooled.expand(-1, 4, -1, -1, -1), metric)
     assert torch.allclose(KeepOnly(model, base, pooled, metric)([]), whole([]), atol=1e-5)
 
@@ -128,9 +128,9 @@ def test_a_pooled_reference_serves_every_row(model, base):
 def test_bad_groups(model, unchecked):
     run = patching.record(model, OTHER, ("z",))
     with pytest.raises(ValueError, match="wanted holds group 3"):
-        circuits.mean_z(model, run, GROUPS, torch.tensor([2, 3]))
+        circuits.reference_z(model, run, GROUPS, torch.tensor([2, 3]))
     with pytest.raises(ValueError, match="both be given"):
-        circuits.mean_z(model, run, GROUPS)
+        circuits.reference_z(model, run, GROUPS)
 
 
 @pytest.mark.parametrize(

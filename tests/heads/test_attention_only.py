@@ -8,10 +8,10 @@ import torch
 from sentences import assert_one_sentence
 
 from mi_utils import heads
-from mi_utils.heads.attention_only import Settings
+from mi_utils.heads.attention_only import AttentionOnlySettings
 from mi_workshop.makers import induction_seeds
 
-SMALL = Settings(
+SMALL = AttentionOnlySettings(
     n_heads=2,
     d_model=16,
     d_head=8,
@@ -54,15 +54,15 @@ def test_test_sequences_are_fixed_by_the_seed_and_the_control_repeats_nothing():
 
 
 def test_a_model_is_what_the_settings_say():
-    model = heads.build(SMALL)
+    model = heads.attention_only_model(SMALL)
     assert model.W_Q.shape == (2, 2, 16, 8) and model.W_E.shape == (32, 16) and model.cfg.attn_only
-    same, other = heads.build(SMALL), heads.build(replace(SMALL, seed=1))
+    same, other = heads.attention_only_model(SMALL), heads.attention_only_model(replace(SMALL, seed=1))
     assert torch.equal(model.W_E, same.W_E) and not torch.equal(model.W_E, other.W_E)
 
 
 @torch.no_grad()
 def test_the_norm_divides_by_the_root_mean_square_and_does_nothing_else():
-    model = heads.build(SMALL)
+    model = heads.attention_only_model(SMALL)
     cache = model.run_with_cache(heads.test_tokens(SMALL))[1]
     stream = cache["resid_pre", 1]
     scale = (stream.square().mean(-1, keepdim=True) + 1e-5).sqrt()
@@ -77,15 +77,15 @@ def test_what_is_recorded(trained):
     tokens = heads.test_tokens(SMALL)
     last = heads.loss_by_position(trained.model, tokens).mean(dim=0)
     assert torch.allclose(trained.loss[-1], last, atol=1e-5)
-    untrained = heads.score_heads(heads.build(SMALL), tokens, 8).mean("induction")
+    untrained = heads.score_heads(heads.attention_only_model(SMALL), tokens, 8).mean("induction")
     assert torch.allclose(trained.scores["induction"][0], untrained, atol=1e-6)
     assert not any(parameter.requires_grad for parameter in trained.model.original_model.parameters())
 
 
 def test_training_is_adamw_on_the_next_token(trained):
-    model = heads.build(SMALL)
+    model = heads.attention_only_model(SMALL)
     network, generator = model.original_model, torch.Generator().manual_seed(SMALL.seed)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=SMALL.rate, weight_decay=SMALL.weight_decay)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=SMALL.lr, weight_decay=SMALL.weight_decay)
     for _ in range(SMALL.steps):
         rows = heads.sequences(SMALL, SMALL.batch, generator)
         loss = model(rows, return_type="loss")

@@ -121,7 +121,7 @@ def test_eigenvalues_are_those_of_the_whole_circuit(model):
 
 @torch.no_grad()
 def test_a_model_that_copies_has_eigenvalues_and_scores_of_one():
-    model = heads.build(heads.Settings(d_head=64, n_heads=1))
+    model = heads.attention_only_model(heads.AttentionOnlySettings(d_head=64, n_heads=1))
     identity = torch.eye(64)
     network = model.original_model
     for name, value in network.named_parameters():

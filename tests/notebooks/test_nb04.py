@@ -44,8 +44,8 @@ def test_a_patched_position_by_hand_is_the_engine_s(model, pair):
 def test_recovery_by_hand_is_the_package_s(model, pair):
     clean, corrupted, metric = pair
     by_hand = solution("recovery")["recovery"]
-    patched = patching.sweep(model, corrupted, clean, "attn_out", metric)
     ends = metric(clean.logits), metric(corrupted.logits)
+    patched = ends[1] + patching.sweep(model, corrupted, clean, "attn_out", metric)
     assert torch.allclose(by_hand(patched, *ends), patching.recovery(patched, *ends))
     for recovery in (by_hand, patching.recovery):
         with pytest.raises(ValueError):

@@ -55,7 +55,7 @@ def test_the_in_context_score_by_hand_is_the_package_s():
 
 @torch.no_grad()
 def test_copying_by_hand_is_the_package_s():
-    model = heads.build(heads.Settings())
+    model = heads.attention_only_model(heads.AttentionOnlySettings())
     ids = torch.arange(64)
     found = heads.copying_scores(model, ids, model.W_E)
     by_hand = solution("copying")["copying_score"]
@@ -118,8 +118,8 @@ def test_twenty_seeds_were_tried_as_the_notebook_trains():
     seeds = json.loads(data_files.path(induction_seeds.FILE).read_text())
     assert [one["seed"] for one in seeds] == list(range(20))
     parameters = next(cell.source for cell in NOTEBOOK.cells if "parameters" in cell.metadata.get("tags", []))
-    default = heads.Settings()
+    default = heads.AttentionOnlySettings()
     assert f"N_STEPS = config.budget(quick={default.steps}," in parameters
     layout = next(cell.source for cell in NOTEBOOK.cells if cell.id == "layout")
     assert f"period = {default.test_period}\n" in layout
-    assert "heads.Settings(steps=N_STEPS, test_period=period, seed=SEED)" in layout
+    assert "heads.AttentionOnlySettings(steps=N_STEPS, test_period=period, seed=SEED)" in layout

@@ -70,7 +70,7 @@ def test_path_patching_by_hand_is_the_package_s(model):
                 blocks,
                 lambda x: metric(model.unembed(model.ln_final(x[:, None]))[:, 0]),
             )
-        assert torch.allclose(by_hand, found[0, head], atol=1e-3)
+        assert torch.allclose(by_hand - metric(base.logits), found[0, head], atol=1e-3)
 
 
 def test_criteria_by_hand_are_the_package_s():

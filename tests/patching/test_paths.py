@@ -119,7 +119,7 @@ def long_way(model, base, source, sender, receivers, target, positions, mlps):
         ("q", [(2, 1), (2, 3)], [8, 8, 8]),
         ("q", [(1, 0), (2, 2)], [8, 8, 8]),
         ("k", [(2, 1)], [4, 4, 4]),
-        ("v", [(1, 3), (2, 0)], [3, 5, 4]),
+        ("v", [(1, 3), (2, 0)], [5, 3, 4]),
     ],
 )
 def test_the_short_way_is_the_long_way(model, runs, target, receivers, positions, mlps):
@@ -127,11 +127,9 @@ def test_the_short_way_is_the_long_way(model, runs, target, receivers, positions
     found = path_patch(model, *runs, metric, target=target, receivers=receivers, positions=at, mlps=mlps)
     assert found.shape == (3, 4, 3)
     for sender in [(0, 0), (0, 3), (1, 2)]:
-        wanted = long_way(model, *runs, sender, receivers, target, at, mlps)
-        assert torch.allclose(found[sender], wanted, atol=1e-4)
-    assert not torch.allclose(
-        found[0], metric(runs[0].logits).expand(4, 3), atol=1e-3
-    )  # something happens at all
+        patched = long_way(model, *runs, sender, receivers, target, at, mlps)
+        assert torch.allclose(found[sender], patched - metric(runs[0].logits), atol=1e-4)
+    assert found[0].abs().max() > 1e-3, "something happens at all"
 
 
 @pytest.mark.parametrize("mlps", ["recomputed", "frozen"])
@@ -142,8 +140,8 @@ def test_the_direct_path_to_the_logits(model, runs, mlps):
     for sender in [(0, 1), (1, 0), (2, 3)]:
         first = frozen(model, base, source, sender, end, mlps)
         with torch.no_grad():
-            wanted = metric(model.run_with_hooks(base.tokens, fwd_hooks=first)[:, -1])
-        assert torch.allclose(found[sender], wanted, atol=1e-4)
+            patched = metric(model.run_with_hooks(base.tokens, fwd_hooks=first)[:, -1])
+        assert torch.allclose(found[sender], patched - metric(base.logits), atol=1e-4)
 
 
 def test_the_conventions_differ(model, runs):
@@ -155,7 +153,7 @@ def test_the_conventions_differ(model, runs):
 
 def test_heads_at_or_above_the_receivers_change_nothing(model, runs):
     found = path_patch(model, *runs, metric, target="q", receivers=[(1, 2)])
-    assert torch.allclose(found[1:], metric(runs[0].logits).expand(2, 4, 3), atol=1e-5)
+    assert found[1:].abs().max() < 1e-5 < found[0].abs().max()
 
 
 def test_a_run_patched_into_itself_changes_nothing(model, runs):
@@ -163,7 +161,7 @@ def test_a_run_patched_into_itself_changes_nothing(model, runs):
     found = path_patch(
         model, base, base, metric, target="k", receivers=[(2, 0)], positions=torch.tensor([2, 3, 4])
     )
-    assert torch.allclose(found, metric(base.logits).expand(3, 4, 3), atol=1e-4)
+    assert found.abs().max() < 1e-4
 
 
 def test_a_batch_of_one(model):

@@ -56,8 +56,8 @@ def swept(model, site, metric, direction):
         patching.record(model, prompts.encode(model, text), [site]) for text in (CLEAN, CORRUPTED)
     )
     base, source = (corrupted, clean) if direction == "denoising" else (clean, corrupted)
-    patched = patching.sweep(model, base, source, site, measure, by=SITES[site][0])[..., 0]
     edited, other = float(measure(base.logits)), float(measure(source.logits))
+    patched = edited + patching.sweep(model, base, source, site, measure, by=SITES[site][0])[..., 0]
     changes = patching.can_change(base, source, site, by=SITES[site][0])
     return (patched - edited) / (other - edited), patched, changes, edited, other
 

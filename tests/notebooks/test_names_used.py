@@ -1,0 +1,28 @@
+"""Notebooks and timed pieces of code use only names that ``mi_utils`` has."""
+
+from pathlib import Path
+
+import names_used
+import pytest
+
+from mi_workshop import bench_cases, bench_patching, bench_transcoders, sources
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in sources.available()])
+def test_notebooks(path: Path) -> None:
+    cells = sources.read(path).cells
+    assert names_used.missing(cell.source for cell in cells if cell.cell_type == "code") == []
+
+
+@pytest.mark.parametrize("module", [bench_cases, bench_patching, bench_transcoders])
+def test_what_is_timed(module) -> None:
+    assert module.CASES
+    for case in module.CASES:
+        assert names_used.missing([case.code]) == [], case.what
+
+
+def test_what_is_missing_is_found() -> None:
+    code = "from mi_utils import harvest, models\nmodels.no_such()\nmodels.run.SITES\nmodels.load.nowhere"
+    assert names_used.missing([code]) == ["models.load.nowhere", "models.no_such"]
+    assert names_used.missing(["from mi_utils import nothing_like_it"]) == ["mi_utils.nothing_like_it"]
+    assert names_used.missing(["from mi_utils import sae\ndef f(sae):\n    return sae.encode"]) == []
