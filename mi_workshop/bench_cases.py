@@ -73,9 +73,9 @@ print({rows} * 128 / (time.perf_counter() - start))"""
 
 _TOYS = """
 import time, torch
-from mi_utils.superposition.toy import Training, train
-sparsity, importance, settings = torch.full((64,), 0.95), torch.ones(5), Training(steps=300, batch=256)
-train(5, 2, sparsity[:1], importance, Training(steps=5))
+from mi_utils.superposition.toy import ToySettings, train
+sparsity, importance, settings = torch.full((64,), 0.95), torch.ones(5), ToySettings(steps=300, batch=256)
+train(5, 2, sparsity[:1], importance, ToySettings(steps=5))
 start = time.perf_counter()
 for part in sparsity.split({at_once}):
     train(5, 2, part, importance, settings)
@@ -92,9 +92,9 @@ x = harvest.collect(model, tokens, "blocks.15.hook_resid_pre").values
 d_in, d_sae, k, batch = x.shape[1], 2304, 32, 2048
 """
 _OUR_SAE = """
-from mi_utils.sae.training import Settings, train
+from mi_utils.sae.training import SAESettings, train
 def work(steps):
-    train(x, Settings(d_sae, "topk", k=k, batch=batch, steps=steps))
+    train(x, SAESettings(d_sae, "topk", k=k, batch=batch, steps=steps))
 """
 _THEIR_SAE = """
 import os

@@ -155,7 +155,7 @@ def keep_top(pre: Float[Tensor, "*batch d_sae"], k: int) -> Float[Tensor, "*batc
 
 
 @dataclass(frozen=True)
-class Fit:
+class SAEFit:
     """How an SAE does on activations.
 
     ``fvu`` is the fraction of variance unexplained, |x - x̂|² over |x - mean|², each summed over tokens;
@@ -178,7 +178,7 @@ class Fit:
 
 
 @torch.no_grad()
-def evaluate(sae: SAE, x: Float[Tensor, "token d_in"]) -> Fit:
+def evaluate(sae: SAE, x: Float[Tensor, "token d_in"]) -> SAEFit:
     """Reconstruction and sparsity on activations, in float32.
 
     Raises:
@@ -198,7 +198,7 @@ def evaluate(sae: SAE, x: Float[Tensor, "token d_in"]) -> Fit:
         active += (latents > 0).sum(dim=0).float()
     if total == 0:
         raise ValueError("x is the same for all tokens; there is no variance to explain")
-    return Fit(error / total, active.sum().item() / len(x), active / len(x))
+    return SAEFit(error / total, active.sum().item() / len(x), active / len(x))
 
 
 def cosines(a: Float[Tensor, "a width"], b: Float[Tensor, "b width"]) -> Float[Tensor, "a b"]:

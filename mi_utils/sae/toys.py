@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mi_utils import superposition
 from mi_utils.sae.sae import SAE, cosines
-from mi_utils.sae.training import Settings
+from mi_utils.sae.training import SAESettings
 
 FEATURES, HIDDEN, SPARSITY = 32, 10, 0.95
 TRAIN, TEST, D_SAE = 60_000, 10_000, 64  # examples to train and to test on; latents
@@ -32,10 +32,10 @@ TREE_SIZES = (
 )  # too few latents, as many, too many
 
 
-def toy_settings(kind: str, strength: float | int, seed: int, d_sae: int = D_SAE) -> Settings:
+def toy_settings(kind: str, strength: float | int, seed: int, d_sae: int = D_SAE) -> SAESettings:
     """Settings of one training on the toy; ``strength`` is ``k`` or the weight of the penalty."""
     sparse = {"k": strength} if kind in ("topk", "batchtopk") else {"sparsity": strength}
-    return Settings(d_sae, kind, **sparse, steps=2_000, batch=512, lr=3e-3, dead_after=20_000, seed=seed)
+    return SAESettings(d_sae, kind, **sparse, steps=2_000, batch=512, lr=3e-3, dead_after=20_000, seed=seed)
 
 
 def toy(seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -46,7 +46,7 @@ def toy(seed: int) -> tuple[Tensor, Tensor, Tensor]:
         HIDDEN,
         torch.tensor([SPARSITY]),
         torch.ones(FEATURES),
-        superposition.Training(steps=2_000, seed=seed),
+        superposition.ToySettings(steps=2_000, seed=seed),
     )
     generator = torch.Generator().manual_seed(seed)
     x = superposition.sparse_batch(TRAIN + TEST, torch.tensor([SPARSITY]), FEATURES, generator)[:, 0]
@@ -79,9 +79,9 @@ def tree(seed: int, *, independent: bool = False) -> tuple[Tensor, Tensor]:
     return directions, there * (1 + 0.1 * torch.randn(there.shape, generator=generator))
 
 
-def tree_settings(d_sae: int, seed: int) -> Settings:
+def tree_settings(d_sae: int, seed: int) -> SAESettings:
     """Settings of one training on the tree."""
-    return Settings(d_sae, "standard", sparsity=1.5, steps=1_500, batch=512, lr=3e-3, seed=seed)
+    return SAESettings(d_sae, "standard", sparsity=1.5, steps=1_500, batch=512, lr=3e-3, seed=seed)
 
 
 def absorbed(

@@ -21,7 +21,7 @@ Kind = Literal["standard", "topk", "batchtopk", "jumprelu"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class SAESettings:
     """How to train.
 
     Attributes:
@@ -70,7 +70,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedSAE:
     """An SAE and how it came about: the fraction of variance unexplained and L0 of each batch, before its
     step."""
 
@@ -81,7 +81,9 @@ class Trained:
     seconds: float
 
 
-def train(x: Float[Tensor, "token d_in"], settings: Settings, *, model: str = "", hook: str = "") -> Trained:
+def train(
+    x: Float[Tensor, "token d_in"], settings: SAESettings, *, model: str = "", hook: str = ""
+) -> TrainedSAE:
     """Train an SAE on activations.
 
     Args:
@@ -120,7 +122,7 @@ def train(x: Float[Tensor, "token d_in"], settings: Settings, *, model: str = ""
     if not torch.isfinite(fvu).all():
         raise ValueError(f"lr is {settings.lr}; training diverged, so it should be smaller")
     sae = weights.as_sae(mean, scale, model, hook)
-    return Trained(sae, fvu, l0, settings.steps * min(settings.batch, len(x)), time.perf_counter() - start)
+    return TrainedSAE(sae, fvu, l0, settings.steps * min(settings.batch, len(x)), time.perf_counter() - start)
 
 
 def _moments(x: Tensor, generator: torch.Generator, sample: int = 65_536) -> tuple[Tensor, float]:
@@ -144,7 +146,7 @@ def _order(count: int, batch: int, generator: torch.Generator):
             yield permutation[start : start + batch]
 
 
-def _schedule(step: int, settings: Settings) -> float:
+def _schedule(step: int, settings: SAESettings) -> float:
     up = min(1.0, (step + 1) / settings.warm_up) if settings.warm_up else 1.0
     return up * min(1.0, 5 * (settings.steps - step) / settings.steps)
 
@@ -152,7 +154,7 @@ def _schedule(step: int, settings: Settings) -> float:
 class _Weights:
     """The parameters while they are trained; the encoder is kept transposed, a row for each latent."""
 
-    def __init__(self, d_in: int, settings: Settings, generator: torch.Generator):
+    def __init__(self, d_in: int, settings: SAESettings, generator: torch.Generator):
         self.settings = settings
         rows = F.normalize(torch.randn(settings.d_sae, d_in, generator=generator), dim=-1)
         self.decoder = rows.clone().requires_grad_()

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from mi_utils.superposition.toy import Training, descend
+from mi_utils.superposition.toy import ToySettings, descend
 
 Number = float | int
 LINES = {
@@ -145,7 +145,7 @@ def best_of(
 def spread_out(
     N: int,
     m: int,
-    settings: Training = Training(steps=800, rate=0.05),  # noqa: B008 (frozen)
+    settings: ToySettings = ToySettings(steps=800, lr=0.05),  # noqa: B008 (frozen)
     tries: int = 8,
 ) -> Float[Tensor, "tries m N"]:
     """Directions pushed apart: descent on a soft maximum of the squared cosines, harder with every step.

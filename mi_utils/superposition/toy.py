@@ -18,7 +18,7 @@ Batch = Callable[[], Float[Tensor, "batch instance n"]]
 
 
 @dataclass(frozen=True)
-class Training:
+class ToySettings:
     """How to train: Adam, its rate falling to nothing along half a cosine.
 
     ``batch`` examples are drawn anew at each step for each instance. ``frames`` is the number of moments kept
@@ -27,13 +27,13 @@ class Training:
 
     steps: int = 2000
     batch: int = 512
-    rate: Number = 0.01
+    lr: Number = 0.01
     seed: int = 0
     frames: int = 0
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedToys:
     """Trained instances.
 
     ``W`` [instance, m, n] and ``b`` [instance, n] are the weights; ``history_W`` and ``history_b`` have a
@@ -162,11 +162,11 @@ def train(
     m: int,
     sparsity: Float[Tensor, "instance"],
     importance: Float[Tensor, "*instance n"],
-    settings: Training = Training(),  # noqa: B008 (frozen)
+    settings: ToySettings = ToySettings(),  # noqa: B008 (frozen)
     *,
     relu: bool = True,
     batches: Batch | None = None,
-) -> Trained:
+) -> TrainedToys:
     """Train one instance for each entry of ``sparsity``; instances share nothing but the clock.
 
     Args:
@@ -199,18 +199,18 @@ def train(
 
     steps, history = descend([W, b], loss, settings)
     kept_W, kept_b = history or [torch.empty(0, *W.shape), torch.empty(0, *b.shape)]
-    return Trained(W, b, kept_W, kept_b, steps)
+    return TrainedToys(W, b, kept_W, kept_b, steps)
 
 
 def descend(
-    parameters: Sequence[Tensor], loss: Callable[[], Float[Tensor, "*instance"]], settings: Training
+    parameters: Sequence[Tensor], loss: Callable[[], Float[Tensor, "*instance"]], settings: ToySettings
 ) -> tuple[tuple[int, ...], list[Tensor]]:
     """Make ``loss`` small, changing ``parameters`` in place; the losses of instances are summed.
 
     Args:
         parameters: tensors that ``loss`` uses.
         loss: called once a step; draws its own examples.
-        settings: ``steps``, ``rate`` and ``frames`` are used.
+        settings: ``steps``, ``lr`` and ``frames`` are used.
 
     Returns:
         Steps after which frames were kept, and for each parameter its frames stacked (no list without
@@ -225,7 +225,7 @@ def descend(
     with torch.enable_grad():
         for one in parameters:
             one.requires_grad_(True)
-        adam = torch.optim.Adam(parameters, lr=settings.rate)
+        adam = torch.optim.Adam(parameters, lr=settings.lr)
         fall = torch.optim.lr_scheduler.CosineAnnealingLR(adam, settings.steps)
         for step in range(settings.steps + 1):
             if step in wanted:
@@ -240,11 +240,11 @@ def descend(
     for one in parameters:
         one.requires_grad_(False)
     if not torch.isfinite(total):
-        raise ValueError(f"rate is {settings.rate}; it should be smaller, for the loss is no longer finite")
+        raise ValueError(f"lr is {settings.lr}; it should be smaller, for the loss is no longer finite")
     return tuple(sorted(wanted)), [torch.stack(frames) for frames in zip(*kept, strict=True)]
 
 
-def _moments(settings: Training) -> set[int]:
+def _moments(settings: ToySettings) -> set[int]:
     """Steps to keep, closer together at the beginning, where most happens."""
     last = settings.frames - 1
     return {round(settings.steps * (i / max(last, 1)) ** 2) for i in range(settings.frames)}

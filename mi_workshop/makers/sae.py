@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mi_utils import config, corpus, data_files, harvest, models, sae
 from mi_utils.sae.sae import SAE
-from mi_utils.sae.training import Settings, train
+from mi_utils.sae.training import SAESettings, train
 from mi_workshop.cli import say
 
 COMMAND = "python -m mi_workshop.makers.sae"
@@ -23,7 +23,7 @@ FILE = "sae_smollm2-135m"
 LENGTH, PIECE = 128, 256  # tokens in a context; contexts in a piece of the harvest
 FACTOR = 5  # beyond this many times the median length, an activation is massive
 HOOK, WIDTH = "blocks.15.hook_resid_pre", 576  # before the middle one of 30 blocks
-SETTINGS = Settings(d_sae=4_608, k=32, steps=5_000, seed=0)
+SETTINGS = SAESettings(d_sae=4_608, k=32, steps=5_000, seed=0)
 SECOND_SEED = 1
 
 

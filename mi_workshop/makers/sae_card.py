@@ -55,7 +55,7 @@ def reconstruction(model: TransformerBridge, found: sae.SAE) -> dict[str, dict]:
     return {name: {**_figures(fit), "tokens": len(rows[name])} for name, fit in fits.items()}
 
 
-def _figures(fit: sae.Fit) -> dict[str, float]:
+def _figures(fit: sae.SAEFit) -> dict[str, float]:
     names = ("fvu", "l0", "dead", "dense")
     return {name: round(getattr(fit, name), 4) for name in names}
 
@@ -164,7 +164,7 @@ def _of_neurons(model: TransformerBridge) -> list[features.LatentActivations]:
     ]
 
 
-def one_minute(model: TransformerBridge) -> tuple[sae.SAE, sae.Fit]:
+def one_minute(model: TransformerBridge) -> tuple[sae.SAE, sae.SAEFit]:
     """Notebook 02's SAE on any weights, and how well it does on held-out text."""
     gathered = harvest.collect(model, corpus.contexts(model, count=ONE_MINUTE, seed=SEED), recipe.HOOK)
     found = train(gathered.values, sae_seeds.settings(SEED), model=model.cfg.model_name, hook=recipe.HOOK).sae

@@ -7,7 +7,7 @@ minutes on two cores.
 """
 
 from mi_utils import corpus, harvest, models, sae
-from mi_utils.sae.training import Settings, train
+from mi_utils.sae.training import SAESettings, train
 from mi_workshop.makers import sae as recipe
 from mi_workshop.makers import seeds
 
@@ -18,9 +18,9 @@ TOKENS, D_SAE, K, STEPS = 101_000, 2_304, 32, 350  # as in the notebook
 TEST_CONTEXTS, CAUSAL_CONTEXTS = 48, 6
 
 
-def settings(seed: int) -> Settings:
+def settings(seed: int) -> SAESettings:
     """As in the notebook."""
-    return Settings(D_SAE, "topk", k=K, steps=STEPS, seed=seed)
+    return SAESettings(D_SAE, "topk", k=K, steps=STEPS, seed=seed)
 
 
 def one_seed(model, x, test, tokens, seed: int) -> dict:

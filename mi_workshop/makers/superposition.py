@@ -16,7 +16,7 @@ import torch
 from nbformat import NotebookNode
 
 from mi_utils import config, data_files, superposition
-from mi_utils.superposition.toy import Training, train
+from mi_utils.superposition.toy import ToySettings, train
 from mi_workshop import sources
 from mi_workshop.cli import say
 
@@ -64,7 +64,7 @@ def sweep(
     n: int = 400,
     m: int = 30,
     worlds: int = 16,
-    settings: Training = Training(4000, batch=128),  # noqa: B008 (frozen)
+    settings: ToySettings = ToySettings(4000, batch=128),  # noqa: B008 (frozen)
 ) -> dict[str, list[float]]:
     """Dimensions per feature from dense to sparse; shares are 0 where no feature is kept."""
     inverse = torch.logspace(0, torch.tensor(20.0).log10().item(), worlds)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mi_utils import sae
-from mi_utils.sae.training import Settings
+from mi_utils.sae.training import SAESettings
 
 NAMES = ("encoder", "decoder", "b_enc", "b_dec", "log_threshold")
 
@@ -21,7 +21,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 def some_weights(kind: str, *, d_in: int = 6, d_sae: int = 12, **more) -> sae.training._Weights:
     """Encoder and decoder apart, all biases and thresholds at work."""
     needed = {"k": 3} if "topk" in kind else {"sparsity": 0.7}
-    settings = Settings(d_sae, kind, **({"bandwidth": 0.5} | needed | more))
+    settings = SAESettings(d_sae, kind, **({"bandwidth": 0.5} | needed | more))
     weights = sae.training._Weights(d_in, settings, torch.Generator().manual_seed(0))
     with torch.no_grad():
         for i, name in enumerate(("encoder", "b_enc", "b_dec", "log_threshold")):
@@ -158,7 +158,9 @@ def test_the_auxiliary_loss_brings_back_a_latent_that_is_outranked():
     x = torch.eye(8)[torch.randint(3, (600,), generator=generator)]
 
     def last_error(aux: float) -> tuple[float, bool]:
-        settings = Settings(3, "topk", k=1, aux=aux, dead_after=300, lr=1e-2, warm_up=0, steps=100, batch=100)
+        settings = SAESettings(
+            3, "topk", k=1, aux=aux, dead_after=300, lr=1e-2, warm_up=0, steps=100, batch=100
+        )
         weights = sae.training._Weights(8, settings, generator)
         with torch.no_grad():
             rows = torch.eye(8)[:3].clone()

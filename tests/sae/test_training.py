@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mi_utils import sae
-from mi_utils.sae.training import Settings, train
+from mi_utils.sae.training import SAESettings, train
 
 KINDS = ("standard", "topk", "batchtopk", "jumprelu")
 QUICK = {
-    "standard": Settings(24, "standard", sparsity=0.7, steps=200, batch=256, lr=1e-2, warm_up=10),
-    "topk": Settings(24, "topk", k=3, steps=200, batch=256, lr=1e-2, warm_up=10),
-    "batchtopk": Settings(24, "batchtopk", k=2, steps=200, batch=256, lr=1e-2, warm_up=10),
-    "jumprelu": Settings(
+    "standard": SAESettings(24, "standard", sparsity=0.7, steps=200, batch=256, lr=1e-2, warm_up=10),
+    "topk": SAESettings(24, "topk", k=3, steps=200, batch=256, lr=1e-2, warm_up=10),
+    "batchtopk": SAESettings(24, "batchtopk", k=2, steps=200, batch=256, lr=1e-2, warm_up=10),
+    "jumprelu": SAESettings(
         24, "jumprelu", sparsity=3.0, steps=400, batch=128, lr=3e-2, warm_up=10, bandwidth=0.3
     ),
 }
@@ -48,11 +48,11 @@ def refused(call, *said: str) -> None:
 
 
 def test_schedule_rises_stays_and_falls_over_the_last_fifth():
-    rates = [sae.training._schedule(step, Settings(8, k=1, steps=100, warm_up=10)) for step in range(100)]
+    rates = [sae.training._schedule(step, SAESettings(8, k=1, steps=100, warm_up=10)) for step in range(100)]
     assert rates[:10] == pytest.approx([i / 10 for i in range(1, 11)])
     assert rates[10:81] == pytest.approx([1.0] * 71)
     assert rates[80:] == pytest.approx([(100 - step) / 20 for step in range(80, 100)]) and rates[-1] > 0
-    assert sae.training._schedule(0, Settings(8, k=1, steps=100, warm_up=0)) == 1
+    assert sae.training._schedule(0, SAESettings(8, k=1, steps=100, warm_up=0)) == 1
 
 
 @pytest.mark.parametrize(("count", "batch"), [(12, 4), (14, 4), (5, 5), (3, 8)])
@@ -140,7 +140,7 @@ def test_threshold_of_batchtopk_lets_k_latents_through_on_fresh_tokens():
     generator = torch.Generator().manual_seed(4)
     mixing = torch.randn(40, 16, generator=generator)
     x, fresh = (torch.rand(n, 40, generator=generator).pow(8) @ mixing for n in (3_000, 2_000))
-    trained = train(x, Settings(32, "batchtopk", k=5, steps=300, batch=256, lr=3e-3, warm_up=10))
+    trained = train(x, SAESettings(32, "batchtopk", k=5, steps=300, batch=256, lr=3e-3, warm_up=10))
     threshold = trained.sae.threshold
     assert (threshold == threshold[0]).all() and threshold[0] > 0
     assert trained.l0[-1] == pytest.approx(5, abs=0.01)
@@ -212,12 +212,12 @@ def test_half_precision_is_trained_on_in_float32():
     ],
 )
 def test_settings_out_of_range(changed: dict, said: str):
-    refused(lambda: Settings(**({"d_sae": 12, "k": 3} | changed)), said)
+    refused(lambda: SAESettings(**({"d_sae": 12, "k": 3} | changed)), said)
 
 
 @pytest.mark.parametrize("kind", ["gated", "ReLU", ""])
 def test_an_unknown_kind(kind: str, unchecked: None):
-    refused(lambda: Settings(12, kind, k=3), f"kind is {kind!r}", "standard, topk, batchtopk or jumprelu")
+    refused(lambda: SAESettings(12, kind, k=3), f"kind is {kind!r}", "standard, topk, batchtopk or jumprelu")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -237,4 +237,6 @@ def test_a_rate_at_which_training_diverges():
 
 
 def test_two_tokens_are_enough():
-    assert torch.isfinite(train(drawn(2, 4), Settings(8, k=1, steps=20, lr=1e-2, warm_up=0)).sae.W_enc).all()
+    assert torch.isfinite(
+        train(drawn(2, 4), SAESettings(8, k=1, steps=20, lr=1e-2, warm_up=0)).sae.W_enc
+    ).all()

@@ -11,7 +11,7 @@ from sentences import assert_one_sentence
 from mi_utils import superposition
 from mi_workshop.makers import superposition as recipe
 
-QUICK = superposition.Training(steps=5, batch=16)
+QUICK = superposition.ToySettings(steps=5, batch=16)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -89,15 +89,15 @@ def test_pairs_come_together_or_never_and_are_as_frequent_as_others():
         ),
         (
             lambda: superposition.train(
-                3, 2, torch.tensor([0.1]), torch.ones(3), superposition.Training(steps=0)
+                3, 2, torch.tensor([0.1]), torch.ones(3), superposition.ToySettings(steps=0)
             ),
             "steps",
         ),
         (
             lambda: superposition.train(
-                3, 2, torch.tensor([0.1]), torch.ones(3), superposition.Training(steps=60, rate=1e30)
+                3, 2, torch.tensor([0.1]), torch.ones(3), superposition.ToySettings(steps=60, lr=1e30)
             ),
-            "rate",
+            "lr",
         ),
         (lambda: superposition.best_linear_loss(torch.tensor([0.1]), torch.ones(3), 4), "m is 4"),
         (lambda: superposition.share_near(torch.zeros(0)), "0 values"),
@@ -158,6 +158,21 @@ def test_expected_loss_is_that_of_the_examples_and_shares_them_between_instances
     )
 
 
+@pytest.mark.parametrize("batch", [500, 1_500])
+def test_expected_loss_counts_the_last_partial_batch(batch):
+    """Zero weights leave three features of mean square (1 - S) / 3 each."""
+    found = superposition.expected_loss(
+        torch.zeros(1, 2, 3), torch.zeros(1, 3), torch.tensor([0.5]), torch.ones(3), batch=batch
+    )
+    assert found.item() == pytest.approx(0.5, rel=0.15)
+
+
+def test_the_seed_of_expected_loss_decides_the_examples():
+    weights = torch.zeros(1, 2, 3), torch.zeros(1, 3), torch.tensor([0.5]), torch.ones(3)
+    losses = [superposition.expected_loss(*weights, batch=500, seed=seed).item() for seed in (0, 0, 1)]
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_candidates_on_paper_are_what_examples_give():
     p, importance = torch.tensor([0.3, 0.8, 1.0]), torch.tensor([0.4, 1.0, 3.0])
     weighted = torch.stack([torch.ones(3), importance], dim=-1)
@@ -197,13 +212,13 @@ def test_the_best_linear_loss_is_the_least_eigenvalues():
 
 def test_training_from_a_seed_repeats_and_keeps_frames():
     S = torch.tensor([0.5, 0.9])
-    settings = superposition.Training(steps=30, batch=32, seed=3, frames=4)
+    settings = superposition.ToySettings(steps=30, batch=32, seed=3, frames=4)
     first, second = (superposition.train(4, 2, S, torch.ones(4), settings) for _ in range(2))
     assert torch.equal(first.W, second.W) and torch.equal(first.b, second.b)
     assert first.steps == (0, 3, 13, 30) and len(first.history_W) == 4  # closer together at the beginning
     assert torch.equal(first.history_W[-1], first.W) and torch.equal(first.history_b[-1], first.b)
     assert torch.equal(first.history_W[0], superposition.start(2, 2, 4, 6)[0]) and not first.W.requires_grad
-    other = superposition.train(4, 2, S, torch.ones(4), superposition.Training(steps=30, batch=32, seed=4))
+    other = superposition.train(4, 2, S, torch.ones(4), superposition.ToySettings(steps=30, batch=32, seed=4))
     assert (
         not torch.allclose(other.W, first.W) and other.history_W.shape == (0, 2, 2, 4) and other.steps == ()
     )
@@ -214,7 +229,7 @@ def test_examples_depend_on_the_seed_too(monkeypatch):
     monkeypatch.setattr(superposition.toy, "start", lambda *_: tuple(one.clone() for one in fixed))
     first, second = (
         superposition.train(
-            3, 2, torch.tensor([0.5]), torch.ones(3), superposition.Training(steps=5, batch=8, seed=seed)
+            3, 2, torch.tensor([0.5]), torch.ones(3), superposition.ToySettings(steps=5, batch=8, seed=seed)
         )
         for seed in (1, 2)
     )
@@ -224,7 +239,7 @@ def test_examples_depend_on_the_seed_too(monkeypatch):
 def test_a_linear_model_reaches_pca_and_a_relu_model_passes_it():
     S, importance = torch.full((6,), 0.9), 0.8 ** torch.arange(4)
     best = superposition.best_linear_loss(S[:1], importance, 2).item()
-    settings = superposition.Training(steps=700, batch=128)
+    settings = superposition.ToySettings(steps=700, batch=128)
     found = {}
     for relu in (False, True):
         trained = superposition.train(4, 2, S, importance, settings, relu=relu)
@@ -256,7 +271,7 @@ def test_training_works_where_gradients_are_off_and_leaves_them_off():
 def test_importance_of_each_instance_counts():
     importance = torch.tensor([[1.0, 0.01], [0.01, 1.0]])
     trained = superposition.train(
-        2, 1, torch.zeros(2), importance, superposition.Training(steps=300, batch=64)
+        2, 1, torch.zeros(2), importance, superposition.ToySettings(steps=300, batch=64)
     )
     assert trained.W[:, 0].abs().argmax(dim=1).tolist() == [0, 1]
 
@@ -324,9 +339,16 @@ def test_coherence_and_welch():
         6, 3
     ) == pytest.approx(5**-0.5)
     assert superposition.welch_bound(2, 2) == superposition.welch_bound(1, 4) == 0
-    spread = superposition.spread_out(6, 3, superposition.Training(steps=300, rate=0.05), tries=4)
+    spread = superposition.spread_out(6, 3, superposition.ToySettings(steps=300, lr=0.05), tries=4)
     assert torch.allclose(spread.norm(dim=1), torch.ones(4, 6), atol=1e-5)
     assert superposition.coherence(spread).min().item() == pytest.approx(5**-0.5, abs=3e-3)
+
+
+def test_directions_that_are_spread_out_depend_on_the_seed():
+    settings = [superposition.ToySettings(steps=3, lr=0.05, seed=seed) for seed in (0, 0, 1)]
+    first, again, other = (superposition.spread_out(6, 3, one, tries=2) for one in settings)
+    assert torch.equal(first, again)
+    assert (first - other).abs().max() > 0.1
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -413,6 +435,6 @@ def test_a_seed_runs_the_notebook_up_to_its_table():
 
 
 def test_the_sweep_has_a_row_for_each_world():
-    found = recipe.sweep(n=12, m=3, worlds=4, settings=superposition.Training(steps=200, batch=32))
+    found = recipe.sweep(n=12, m=3, worlds=4, settings=superposition.ToySettings(steps=200, batch=32))
     assert {len(values) for values in found.values()} == {4}
     assert found["1/p"][0] == 1 and found["1/p"][-1] == pytest.approx(20) and found["D*"][-1] < found["D*"][0]
