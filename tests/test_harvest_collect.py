@@ -120,3 +120,23 @@ def test_collecting_from_nothing_and_from_nowhere(model: TransformerBridge):
         with pytest.raises(ValueError) as caught:
             harvest.collect(model, tokens, name)
         assert_one_sentence(caught.value, said)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+@pytest.mark.parametrize("way", ["collect", "pieces", "residual_streams"])
+def test_batch_size_is_that_of_each_run(way: str, batch_size: int, model: TransformerBridge):
+    place = () if way == "residual_streams" else (HOOK,)
+    runs = []
+    with model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda value, hook: runs.append(len(value)))]):
+        found = getattr(harvest, way)(model, some_tokens(), *place, batch_size=batch_size)
+        if way == "pieces":
+            list(found)
+    assert runs == [len(part) for part in some_tokens().split(batch_size)]
+
+
+def test_lengths_of_half_precision_are_taken_in_float32():
+    """A vector of length 5.01 is massive beside a median of 1; in bfloat16 its length would be 5."""
+    streams = torch.zeros(1, 9, 2)
+    streams[0, :8, 0] = 1.0
+    streams[0, 8] = torch.tensor([5.0, 0.3125])
+    assert harvest.ordinary(streams.bfloat16()).tolist() == [True] * 8 + [False]

@@ -1,8 +1,7 @@
 """SAEs on disk, in SAELens' format: what is trained here loads there, and the reverse."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils.sae.sae import SAE
 
@@ -107,33 +105,3 @@ def from_parts(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> SAE:
         metadata.get("model_name") or "",
         metadata.get("hook_name") or "",
     )
-
-
-@contextmanager
-def attachable(model: TransformerBridge) -> Iterator[TransformerBridge]:
-    """While this lasts, SAELens can attach SAEs to a model that is loaded already (``run_with_saes`` and its
-    kin).
-
-    SAELens gets its ``SAETransformerBridge`` by booting a model and then changing the object's class. This
-    does the second half, so that a model from ``load_model``, folded and offline, need not be loaded twice.
-    And it mends what SAELens 6.54 leaves behind: where an SAE was attached, later hooks would fire twice, or
-    not at all.
-    """
-    from sae_lens import SAETransformerBridge  # seconds to import, and only needed here
-    from sae_lens.analysis.hooked_sae_transformer import set_deep_attr
-
-    own_class, registry = model.__class__, dict(model._hook_registry)
-    model.__class__ = SAETransformerBridge
-    model._acts_to_saes, model._transcoder_output_hooks = {}, {}
-    try:
-        yield model
-    finally:
-        model.reset_saes()
-        for name, hook in registry.items():
-            if model._hook_registry.get(name) is not hook:
-                called = hook.name
-                set_deep_attr(model, name, hook)
-                hook.name = called  # which being set again has cut short
-        model._hook_registry.clear()
-        model._hook_registry.update(registry)
-        model.__class__ = own_class

@@ -133,3 +133,26 @@ def test_edits_and_ablations_work_after_saes_were_attached(model, tmp_path: Path
     calls = []
     model.run_with_hooks(tokens(), fwd_hooks=[(HOOK, lambda value, hook: calls.append(hook.name))])
     assert len(calls) == 1
+
+
+# Faults of SAELens that mi_utils/sae/attach.py mends. Where one of these fails, SAELens has mended the fault
+# itself, and what mends it here can go.
+
+
+def test_saelens_still_does_not_put_a_hook_point_back(model, tmp_path: Path):
+    before, theirs = Firing(model), theirs_at(HOOK, tmp_path)
+    model.__class__ = sae_lens.SAETransformerBridge
+    model._acts_to_saes, model._transcoder_output_hooks = {}, {}
+    with torch.no_grad():
+        model.run_with_saes(tokens(), saes=[theirs])
+    assert Firing(model).counts != before.counts
+
+
+def test_saelens_still_has_no_way_to_take_a_model_at_hand():
+    """Only a name is taken: the one public maker of its own boots a model."""
+    makers = {
+        name
+        for name, value in vars(sae_lens.SAETransformerBridge).items()
+        if isinstance(value, classmethod | staticmethod)
+    }
+    assert makers == {"boot_transformers"}

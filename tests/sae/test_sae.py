@@ -175,6 +175,12 @@ def test_fraction_of_variance_unexplained_is_zero_when_perfect_and_one_for_the_m
     assert (fit.l0, fit.dead, fit.dense) == (0, 1, 0)
 
 
+def test_the_mean_of_half_precision_is_not_taken_in_it():
+    """At a hundred, bfloat16 has steps of a half: a mean rounded to them would enlarge the variance."""
+    x = (noise(2_000, D_IN) + 100.2).bfloat16()
+    assert saes.evaluate(made_up(), x).fvu == pytest.approx(saes.evaluate(made_up(), x.float()).fvu, rel=1e-3)
+
+
 def test_dead_and_dense_latents_are_counted():
     """Latent 0 is never active, 1 on one token in 20, 2 on exactly a tenth, 3 on three tenths, 4 always."""
     x = torch.zeros(20, 5)
