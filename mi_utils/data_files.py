@@ -120,8 +120,8 @@ def write(content: str | bytes, target: str | Path) -> Path:
 def staged(target: str | Path) -> Iterator[Path]:
     """A name beside ``target`` to write to, which is moved into its place when the ``with`` block ends.
 
-    Whoever reads ``target`` meanwhile finds the former file or the new one, never half of one. Where the block
-    fails, the former file stays and what was written is removed.
+    Whoever reads ``target`` meanwhile finds the former file or the new one, never half of one. Where the
+    block fails, the former file stays and what was written is removed.
     """
     target = Path(target)
     new = target.with_name(f"{target.name}.{os.getpid()}.new")  # two processes may write the same file

@@ -8,7 +8,8 @@ _LEAST = 6e-8  # the smallest scale that fp16 holds: a column of zeros has it
 
 
 def pack(matrix: Float[Tensor, "..."], dim: int) -> tuple[Int8[Tensor, "..."], Float[Tensor, "..."]]:
-    """Whole numbers from -127 to 127, and the fp16 scale that brings them back, one for each slice along ``dim``.
+    """Whole numbers from -127 to 127, and the fp16 scale that brings them back, one for each slice along
+    ``dim``.
 
     Args:
         matrix: what to pack, in fp32.

@@ -46,7 +46,8 @@ def run_edges(
     Args:
         model: any with blocks of heads and MLPs that add to the stream; float32.
         base, source: prompts in pairs, all of one length.
-        kept: a mask over ``edge_graph(model)``'s senders and receivers, or several of them, run one after another.
+        kept: a mask over ``edge_graph(model)``'s senders and receivers, or several of them, run one after
+            another.
 
     Raises:
         ValueError: prompts that are not pairs of equal length or do not differ, a mask that holds pairs which

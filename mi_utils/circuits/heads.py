@@ -104,8 +104,8 @@ def reference_z(
 class KeepOnly:
     """Call it with a set of heads: the metric of each prompt when these are kept and all others are ablated.
 
-    Kept heads compute as usual, on what the ablated ones leave them. Each set is computed once and remembered:
-    tests of completeness and minimality ask for the same sets again and again.
+    Kept heads compute as usual, on what the ablated ones leave them. Each set is computed once and
+    remembered: tests of completeness and minimality ask for the same sets again and again.
 
     Args:
         model: the model of the run.

@@ -94,7 +94,8 @@ def precision_recall(scores: Float[Tensor, "*item"], truth: Bool[Tensor, "*item"
 def auc(scores: Float[Tensor, "*item"], truth: Bool[Tensor, "*item"]) -> float:
     """Area under the ROC curve: how often an item of the set scores above one that is not (ties count half).
 
-    0.5 is what a random ranking gives. It is the statistic of Mann and Whitney's test, as a share of all pairs.
+    0.5 is what a random ranking gives. It is the statistic of Mann and Whitney's test, as a share of all
+    pairs.
 
     Args:
         scores, truth: as for ``precision_recall``.

@@ -17,10 +17,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from mi_utils import patching, prompts
 
 EVENTS = ("war", "siege", "voyage", "project", "trial", "famine")
-ARGUMENTS = (
-    "load", "size", "files", "last", "port", "shape", "old", "test", "view", "edge", "mode", "text", "group", "input",
-    "user", "state", "plan", "path", "copy", "date",
-)  # fmt: skip
+_WORDS = (
+    "load size files last port shape old test view edge mode text group input user state plan path copy date"
+)
+ARGUMENTS = tuple(_WORDS.split())
 
 
 def digit_ids(model: TransformerBridge) -> Int[Tensor, "10"]:

@@ -40,7 +40,8 @@ class Graph:
     def __repr__(self) -> str:
         cut = f" of {self.n_active:,} active" if self.n_active > len(self.features) else ""
         edges = int((self.adjacency != 0).sum())
-        return f"Graph({len(self.features):,} features{cut}, {self.n_nodes:,} nodes, {edges:,} edges, {self.model})"
+        size = f"{len(self.features):,} features{cut}, {self.n_nodes:,} nodes, {edges:,} edges"
+        return f"Graph({size}, {self.model})"
 
     @property
     def n_features(self) -> int:

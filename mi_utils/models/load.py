@@ -149,8 +149,8 @@ def load_model(
 def quick_dtype() -> torch.dtype:
     """The number format in which this machine runs a model fastest, for sweeps and harvesting.
 
-    bfloat16 where the GPU or the CPU multiplies it; else float32. A CPU that only knows AVX2 takes eight times
-    as long in bfloat16 as in float32.
+    bfloat16 where the GPU or the CPU multiplies it; else float32. A CPU that only knows AVX2 takes eight
+    times as long in bfloat16 as in float32.
     """
     known = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if known else torch.float32

@@ -39,8 +39,8 @@ def path_patch(
     positions: Int[Tensor, "batch"] | None = None,
     mlps: MLPs = "recomputed",
 ) -> Float[Tensor, "layer head batch"]:
-    """By how much the metric changes when one sender after the other reaches the receivers as in ``source``, by
-    the direct path alone.
+    """By how much the metric changes when one sender after the other reaches the receivers as in ``source``,
+    by the direct path alone.
 
     Args:
         model: the model of both runs.

@@ -128,8 +128,8 @@ def sweep(
         by: ``"position"``, all heads together; or ``"head"``, all positions together.
 
     Returns:
-        The change of the metric from ``base`` for each layer, position or head, and prompt; positive where the
-        metric rises. Where both runs hold the same activation (before the first token that differs, say)
+        The change of the metric from ``base`` for each layer, position or head, and prompt; positive where
+        the metric rises. Where both runs hold the same activation (before the first token that differs, say)
         nothing is run and it is 0; see ``can_change``.
 
     Raises:

@@ -1,15 +1,12 @@
-"""What activation patching looks like: the map of a sweep as a figure, and a browser to play with.
+"""What activation patching looks like: the map of a sweep as a figure, and that of one pair of prompts.
 
-Both show layer by position (or by head), layer 0 at the bottom; blue moves the edited run towards the other
-one.
+Maps show layer by position (or by head), layer 0 at the bottom; blue moves the edited run towards the other
+one. ``patching.browser`` is for playing with them.
 """
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import ipywidgets as widgets
 import plotly.graph_objects as go
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,18 +14,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import patching, plots, prompts
-from mi_utils.plots.style import (
-    DIVERGING,
-    INK,
-    MONO,
-    SANS,
-    card,
-    colour_at,
-    ink_on,
-    sentence,
-    shorten,
-    token_labels,
-)
+from mi_utils.plots.style import token_labels
 
 # The sites that the browser offers, with the axis of their map.
 SITES: dict[str, tuple[str, str]] = {
@@ -47,14 +33,6 @@ DIRECTIONS = {
     "noising": "noising: corrupted values into the clean run",
 }
 LONGEST = 32  # tokens of a prompt: a map of more takes long, and a screen has no room for it
-_TOP = 8  # sites in the table
-_ROW = 18  # height of a row in pixels
-_CELL = 9  # characters of a label
-_SHOWN = (
-    0.2  # of the largest: from there on a cell shows its number, and with it the sign, also in grey print
-)
-_HEAD = "padding:0 6px;font-weight:normal;white-space:pre;text-align:right"
-_SAME = "repeating-linear-gradient(45deg,#ffffff 0 5px,#cccccc 5px 6px)"
 
 
 def patching_figure(
@@ -156,7 +134,7 @@ def patching_map(
             answer that is not one token, or twice the same one; a site, metric or direction that is not
             offered; or a metric that is the same in both runs.
     """
-    _check_offered(site, metric, direction)
+    check_offered(site, metric, direction)
     pair = patching.encode_pairs(model, clean, corrupted)
     if pair[0].shape[1] > LONGEST:
         raise ValueError(
@@ -181,7 +159,8 @@ def patching_map(
     return PatchingMap(share, patched[..., 0], changes, float(edited), float(other), by, *texts)
 
 
-def _check_offered(site: str, metric: str, direction: str) -> None:
+def check_offered(site: str, metric: str, direction: str) -> None:
+    """Raises ``ValueError`` for a site, metric or direction that is not among those of the browser."""
     choices = ("site", site, SITES), ("metric", metric, METRICS), ("direction", direction, DIRECTIONS)
     for name, value, offered in choices:
         if value not in offered:
@@ -199,175 +178,3 @@ def _metric(model: TransformerBridge, name: str, answer: str, wrong: str) -> pat
     if name == "logit difference":
         return patching.logit_difference(right, other)
     return patching.log_probability(right) if name == "log-probability" else patching.probability(right)
-
-
-class PatchingBrowser(widgets.VBox):
-    """A pair of prompts to patch, to play with: prompts, answers, site, metric and direction can be changed.
-
-    What can't be patched (prompts of different token lengths, an answer of two tokens) is said in its place,
-    in one sentence. The parts are ``clean``, ``corrupted``, ``answer``, ``wrong``, ``site``, ``metric``,
-    ``direction`` and ``page``, each with a ``value``.
-
-    Args:
-        model: the model that is patched.
-        clean, corrupted, answer, wrong, site, metric, direction: what is shown at the start, as
-            ``patching_map`` takes them.
-
-    Raises:
-        ValueError: a site, metric or direction that is not offered.
-    """
-
-    def __init__(
-        self,
-        model: TransformerBridge,
-        clean: str = "When Mary and John went to the store, John gave a drink to",
-        corrupted: str = "When Mary and John went to the store, Mary gave a drink to",
-        answer: str = " Mary",
-        wrong: str = " John",
-        *,
-        site: str = "resid_pre",
-        metric: str = "logit difference",
-        direction: str = "denoising",
-    ):
-        _check_offered(site, metric, direction)
-        self._model, self._maps = model, {}
-        style = {"description_width": "initial"}
-        fits = {"layout": widgets.Layout(width="auto", margin="2px 16px 2px 2px"), "style": style}
-        text = {"continuous_update": False, **fits}
-        self.clean = widgets.Text(clean, description="clean", **text)
-        self.corrupted = widgets.Text(corrupted, description="corrupted", **text)
-        self.answer = widgets.Text(answer, description="answer to clean", **text)
-        self.wrong = widgets.Text(wrong, description="answer to corrupted", **text)
-        sites = [(f"{name}: {meaning}", name) for name, (_, meaning) in SITES.items()]
-        self.site = widgets.Dropdown(options=sites, value=site, description="site", **fits)
-        self.metric = widgets.Dropdown(options=METRICS, value=metric, description="metric", **fits)
-        directions = [(text, name) for name, text in DIRECTIONS.items()]
-        self.direction = widgets.Dropdown(
-            options=directions, value=direction, description="direction", **fits
-        )
-        self.page = widgets.HTML(layout=widgets.Layout(width="auto", overflow="auto"))
-        rows = ([self.answer, self.wrong], [self.site, self.metric, self.direction])
-        boxes = [widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap")) for row in rows]
-        super().__init__([self.clean, self.corrupted, *boxes, self.page])
-        self._choices = (
-            self.clean,
-            self.corrupted,
-            self.answer,
-            self.wrong,
-            self.site,
-            self.metric,
-            self.direction,
-        )
-        for part in self._choices:
-            part.observe(self._show, names="value")
-        self._show()
-
-    def __repr__(self) -> str:
-        chosen = f"{self.site.value}, {self.metric.value}, {self.direction.value}"
-        return f"PatchingBrowser({shorten(self.clean.value, 40)!r}, {chosen})"  # ipywidgets cuts it at 110
-
-    def _show(self, _change: Any = None) -> None:
-        state = tuple(part.value for part in self._choices)
-        try:
-            if state not in self._maps:
-                self.page.value = card(sentence("Patching, one site at a time..."))
-                clean, corrupted, answer, wrong, site, metric, direction = state
-                self._maps[state] = patching_map(
-                    self._model,
-                    clean,
-                    corrupted,
-                    answer,
-                    wrong,
-                    site=site,
-                    metric=metric,
-                    direction=direction,
-                )
-            self.page.value = card(self._body(self._maps[state]))
-        except ValueError as error:
-            self.page.value = card(sentence(" ".join(str(error).split())))
-
-    def _body(self, found: PatchingMap) -> str:
-        edited, other = (
-            ("corrupted", "clean") if self.direction.value == "denoising" else ("clean", "corrupted")
-        )
-        answers = f"{self.answer.value!r} against {self.wrong.value!r}"
-        of = answers if self.metric.value == "logit difference" else f"of {self.answer.value!r}"
-        said = f"{self.metric.value}, {of}: {_number(found.edited)} in the {edited} run, {_number(found.other)} in the"
-        lead = sentence(f"{said} {other} run. One patch a cell, from the {other} into the {edited} run.")
-        share = f"share of the way from the {edited} run to the {other} run"
-        tables = _map_table(found, share) + _top_table(found, self.metric.value)
-        return f'{lead}<div style="display:flex;flex-wrap:wrap;gap:8px 32px;align-items:flex-start">{tables}</div>'
-
-
-def _map_table(found: PatchingMap, share: str) -> str:
-    bound = float(found.share.abs().max()) or 1.0
-    rows = [_heads("clean" if found.by == "position" else "head", found.parts)]
-    if found.by == "position":
-        pairs = zip(found.parts, found.others, strict=True)
-        rows.append(_heads("corrupted", [other if one != other else "" for one, other in pairs]))
-    columns = [_part(found, i) for i in range(len(found.parts))]
-    for layer in reversed(range(len(found.share))):
-        numbers = (found.share[layer].tolist(), found.patched[layer].tolist(), found.changes[layer].tolist())
-        places = [f"layer {layer}, {column}" for column in columns]
-        cells = "".join(_cell(*cell, bound) for cell in zip(places, *numbers, strict=True))
-        rows.append(
-            f'<tr style="height:{_ROW}px"><th scope="row" style="{_HEAD}">layer {layer}</th>{cells}</tr>'
-        )
-    caption = f"{share}; blue is towards it, red with a minus away from it, darkest at {_share(bound)}"
-    if not found.changes.all():
-        caption += "; hatched: the same in both runs, so nothing to patch"
-    return _table(caption[0].upper() + caption[1:], rows)
-
-
-def _top_table(found: PatchingMap, metric: str) -> str:
-    """The patches that move the metric most."""
-    rows = [_heads("layer", ["where", metric, "share"], longest=30)]
-    for layer, part in found.top(_TOP):
-        numbers = float(found.patched[layer, part]), float(found.share[layer, part])
-        texts = _part(found, part), _number(numbers[0]), _share(numbers[1])
-        cells = "".join(f'<td style="{_HEAD}">{html.escape(text)}</td>' for text in texts)
-        rows.append(f'<tr style="height:{_ROW}px"><th scope="row" style="{_HEAD}">{layer}</th>{cells}</tr>')
-    return _table("Where a patch moves the metric most, up or down", rows)
-
-
-def _part(found: PatchingMap, part: int) -> str:
-    """A head, or a position with its tokens."""
-    one, other = found.parts[part], found.others[part]
-    if found.by == "head":
-        return f"head {one}"
-    return f"position {part} {one}" if one == other else f"position {part} {one} / {other}"
-
-
-def _heads(first: str, labels: Sequence[str], longest: int = _CELL) -> str:
-    cells = "".join(
-        f'<th scope="col" style="{_HEAD}">{html.escape(shorten(one, longest))}</th>' for one in labels
-    )
-    return (
-        f'<tr style="height:{_ROW}px"><th scope="col" style="{_HEAD}">{html.escape(first)}</th>{cells}</tr>'
-    )
-
-
-def _cell(place: str, share: float, patched: float, changes: bool, bound: float) -> str:
-    if not changes:
-        return f'<td title="{html.escape(place)}: the same in both runs" style="background:{_SAME}"></td>'
-    ground = colour_at((share / bound + 1) / 2, DIVERGING)
-    style = f"background:#{bytes(ground).hex()};color:{ink_on(ground)};padding:0 4px;min-width:34px;text-align:center"
-    tip = html.escape(f"{place}: share {_share(share)}, metric {_number(patched)}")
-    return f'<td title="{tip}" style="{style}">{_share(share) if abs(share) >= _SHOWN * bound else ""}</td>'
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
-
-
-def _share(value: float) -> str:
-    return (f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}").replace("-", "−")
-
-
-def _table(caption: str, rows: Sequence[str]) -> str:
-    return (
-        f'<table style="border-spacing:1px;border-collapse:separate;font:11px/1.2 {MONO};color:{INK}">'
-        '<caption style="text-align:left;font:12px '
-        f'{SANS};padding-bottom:6px">{html.escape(caption)}</caption>'
-        f"{''.join(rows)}</table>"
-    )

@@ -15,7 +15,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from mi_utils import atlas, harvest
 from mi_utils.transcoders.transcoders import mlp_names
 
-# Sentences of each kind in a hundred, from the tasks' training splits: what is held out there is held out here.
+# Sentences of each kind in a hundred, from the tasks' training splits: what is held out there is held out
+# here.
 MIX = (
     ("city", "english", 8),
     ("city", "french", 4),

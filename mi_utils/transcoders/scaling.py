@@ -10,7 +10,7 @@ Activations = Float[Tensor, "layer token d_model"]
 
 @dataclass(frozen=True)
 class Scaling:
-    """What is subtracted from the inputs ``x`` and outputs ``y`` of each layer, and by what they are divided."""
+    """What is subtracted from the inputs ``x`` and outputs ``y`` of each layer, and what divides them."""
 
     mean_x: Float[Tensor, "layer 1 d_model"]
     mean_y: Float[Tensor, "layer 1 d_model"]
@@ -37,7 +37,7 @@ class Scaling:
         b_dec: Float[Tensor, "layer d_model"],
         W_skip: Float[Tensor, "layer d_model d_model"] | None,
     ) -> Float[Tensor, "layer d_model"]:
-        """The bias of outputs as they are; ``W_skip`` as ``skip`` gives it, for inputs that keep their mean."""
+        """The bias of outputs as they are; ``W_skip`` as ``skip`` gives it, for inputs with their mean."""
         b_dec = b_dec * self.size_y[:, 0] + self.mean_y[:, 0]
         if W_skip is None:
             return b_dec

@@ -26,7 +26,8 @@ class TranscoderSettings:
         sparsity: ``batchtopk`` or ``jumprelu``.
         k: mean number of active features of a token in a layer (``batchtopk``). A CLT shares ``k`` times the
             number of layers among its layers as it likes; a PLT has a budget for each layer.
-        penalty: λ of the loss in ``training``, reached over the first half (``jumprelu``); ``c`` is its sharpness.
+        penalty: λ of the loss in ``training``, reached over the first half (``jumprelu``); ``c`` is its
+            sharpness.
         skip: add a linear map, fitted by ridge regression before the features see anything.
         steps: of Adam; ``lr`` its rate after ``warm_up`` steps, falling to zero over the last two fifths.
         rank_by: what BatchTopK ranks: how much a feature writes (its value times the length of its decoders),

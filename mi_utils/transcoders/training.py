@@ -110,7 +110,7 @@ class Trainer:
         self._optimiser = torch.optim.Adam(groups, lr=s.lr, betas=(0.9, 0.99), fused=True)
 
     def _start(self, layer: int, x: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoder [d_model, feature] of a layer, and all decoders that write to it [source * feature, d_model]."""
+        """Encoder [d_model, feature] of a layer, and what writes to it [source * feature, d_model]."""
         s = self.settings
         sources = layer + 1 if s.kind == "clt" else 1
         decoder = torch.zeros(sources * s.features, self.d_model)
@@ -306,7 +306,7 @@ class Trainer:
         )
 
     def _decoders_by_source(self) -> tuple[Tensor, ...]:
-        """Decoders in the model's units, [target, feature, d_model] for each source; training has them by target."""
+        """Decoders in the model's units: for each source [target, feature, d_model]."""
         f, layers = self.settings.features, range(self.n_layers)
         written = [(self.W_dec[i] * self.scaling.size_y[i, 0]).view(-1, f, self.d_model) for i in layers]
         if self.settings.kind == "plt":

@@ -210,8 +210,9 @@ def skip_alone(transcoders: Transcoders) -> Transcoders:
 class TranscoderFit:
     """How transcoders do on inputs and outputs of the model's own MLPs.
 
-    ``fvu`` [layer] is the fraction of variance unexplained, |y - ŷ|² over |y - mean|², each summed over tokens
-    (0: all is explained; 1: no better than the mean output; papers on transcoders call it normalised MSE).
+    ``fvu`` [layer] is the fraction of variance unexplained, |y - ŷ|² over |y - mean|², each summed over
+    tokens (0: all is explained; 1: no better than the mean output; papers on transcoders call it normalised
+    MSE).
     ``l0`` [layer] is the mean number of active features of a token; ``density`` [layer, feature] the share of
     tokens on which each is active.
     """

@@ -12,12 +12,12 @@ from ipywidgets import Output
 from sentences import assert_one_sentence
 
 from mi_utils import patching, plots, prompts
+from mi_utils.patching.browser import PatchingBrowser
 from mi_utils.patching.view import (
     DIRECTIONS,
     LONGEST,
     METRICS,
     SITES,
-    PatchingBrowser,
     patching_figure,
     patching_map,
 )

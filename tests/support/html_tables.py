@@ -10,7 +10,7 @@ class Tables(HTMLParser):
         super().__init__()
         self.tables, self.elements, self.text = [], set(), ""
         self._inside = None
-        self.feed(browser.page.value)
+        self.feed(str(browser.page.value))
 
     def handle_starttag(self, tag, attrs):
         self.elements.add(tag)

@@ -1,4 +1,4 @@
-"""Which names of ``mi_utils`` a piece of code uses that are not there: read off its source, without running it."""
+"""Which names of ``mi_utils`` a piece of code uses that are not there, read off its source."""
 
 import ast
 import importlib
@@ -8,7 +8,8 @@ from typing import Any
 
 
 def missing(sources: Iterable[str]) -> list[str]:
-    """Names that some sources, read one after another, import from ``mi_utils`` or use of it, and that don't exist.
+    """Names that some sources, read one after another, import from ``mi_utils`` or use of it, and that don't
+    exist.
 
     A name that the sources give to something of their own (an argument called ``sae``) is not looked at.
     """
@@ -33,7 +34,7 @@ def missing(sources: Iterable[str]) -> list[str]:
 
 
 def _chain(node: ast.Attribute) -> tuple[str, list[str]]:
-    """``"models", ["run", "SITES"]`` for ``models.run.SITES``; an empty first name for what begins otherwise."""
+    """``"models", ["run", "SITES"]`` for ``models.run.SITES``; an empty first name for other beginnings."""
     names: list[str] = []
     while isinstance(node, ast.Attribute):
         names.insert(0, node.attr)
