@@ -130,7 +130,7 @@ def watch(
     end = "resid_post", model.cfg.n_layers - 1
     places = dict.fromkeys([*_places(model, sites), end])
     with models.attached(
-        model, [*hooks, *(models.keeper(_hook_name(model, *place), place, found) for place in places)]
+        model, [*hooks, *(models.keeper(models.hook_name(model, *place), place, found) for place in places)]
     ):
         models.run_body(model, tokens)
     found["logits", model.cfg.n_layers] = models.unembed(model, found[end][:, -1])
@@ -143,10 +143,6 @@ def _places(model: TransformerBridge, sites: Iterable[str]) -> Iterator[tuple[st
     missing = () if edges.has_mlps and not edges.parallel else ("resid_mid",)
     missing += () if edges.has_mlps else ("mlp_in", "mlp_out")
     return ((site, layer) for site in sites if site not in missing for layer in range(model.cfg.n_layers))
-
-
-def _hook_name(model: TransformerBridge, site: str, layer: int) -> str:
-    return f"blocks.{layer}.mlp.hook_in" if site == "mlp_in" else models.hook_name(model, site, layer)
 
 
 def _scores(

@@ -178,13 +178,12 @@ def _check_tokens(model: TransformerBridge, tokens: Tensor) -> None:
 def _run(model: TransformerBridge, tokens: Tensor, n_layers: int) -> dict[tuple[str, int], Tensor]:
     """What passes at every site of a run of one prompt, without the batch's axis."""
     kept: dict[tuple[str, int], Tensor] = {}
-    sites = ["resid_pre", "pattern", "mlp_out"]
+    sites = ["resid_pre", "pattern", "mlp_in", "mlp_out"]
     if not getattr(model.cfg, "parallel_attn_mlp", False):
         sites.append("resid_mid")
     names = {
         (site, layer): models.hook_name(model, site, layer) for site in sites for layer in range(n_layers)
     }
-    names |= {("mlp_in", layer): f"blocks.{layer}.mlp.hook_in" for layer in range(n_layers)}
     names["resid_post", n_layers - 1] = models.hook_name(model, "resid_post", n_layers - 1)
     with models.attached(model, [models.keeper(name, key, kept) for key, name in names.items()]):
         models.run_body(model, tokens[None])

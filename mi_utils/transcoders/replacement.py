@@ -78,7 +78,7 @@ def run(
 
         return hook
 
-    reads = [(f"blocks.{layer}.mlp.hook_in", read(layer)) for layer in every]
+    reads = [(models.hook_name(model, "mlp_in", layer), read(layer)) for layer in every]
     writes = [(models.hook_name(model, "mlp_out", layer), write(layer)) for layer in chosen]
     with models.attached(model, reads + writes):
         return model(tokens)

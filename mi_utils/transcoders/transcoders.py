@@ -20,6 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from mi_utils import models
+
 TranscoderKind = Literal["clt", "plt"]
 
 
@@ -181,8 +183,8 @@ class Transcoders:
 def mlp_names(model: TransformerBridge) -> list[str]:
     """Hook points of what each MLP reads, after its norm, and then of what each writes."""
     layers = range(model.cfg.n_layers)
-    reads = [f"blocks.{layer}.mlp.hook_in" for layer in layers]
-    writes = [f"blocks.{layer}.hook_mlp_out" for layer in layers]
+    reads = [models.hook_name(model, "mlp_in", layer) for layer in layers]
+    writes = [models.hook_name(model, "mlp_out", layer) for layer in layers]
     return reads + writes
 
 
