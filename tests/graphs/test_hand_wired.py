@@ -109,6 +109,12 @@ def test_a_neuron_left_out_becomes_error(model):
     torch.testing.assert_close(part.logits, whole.logits)
 
 
+def test_what_a_left_out_neuron_did_comes_from_the_error_of_its_place(model):
+    graph = graphs.attribution_graph(local_of(model, "capital", "Dallas", without=["Texas"]), max_logits=1)
+    sources = {name: weight for (name, _), weight in edges_of(graph).items() if name.startswith("error")}
+    assert max(sources, key=lambda name: abs(sources[name])) == "error 0 @ Dallas"
+
+
 def test_bad_names(model):
     with pytest.raises(ValueError, match=r"without has 'Ohio'; neurons are Texas,"):
         graphs.hand_wired_transcoders(model, without=["Ohio"])

@@ -84,6 +84,18 @@ def test_on_the_way_the_whole_change_is_found(model, pair):
     assert (one - whole).abs().max() > 5 * (many - whole).abs().max()
 
 
+def test_one_step_takes_the_gradient_half_way(model, pair):
+    source, base, metric = pair
+    change = source["resid_pre", 0] - base["resid_pre", 0]
+    half_way = base["resid_pre", 0] + change / 2
+    slope = patching.gradients(model, base.tokens, ["resid_pre"], metric, half_way)["resid_pre", 0]
+    estimate = attribution(model, base, source, {"resid_pre": "position"}, metric, steps=1)["resid_pre"][0]
+    assert torch.allclose(estimate, (change * slope).sum(-1).T, atol=1e-5)
+    assert (
+        estimate - attribution(model, base, source, {"resid_pre": "position"}, metric)["resid_pre"][0]
+    ).any()
+
+
 def test_few_at_once_changes_nothing(model, pair, monkeypatch):
     source, base, metric = pair
     before = attribution(model, base, source, {"z": "head"}, metric, steps=2)["z"]
