@@ -152,7 +152,8 @@ PLANTED: list[tuple[Rule, dict[str, str], str]] = [
     (
         rules.files_are_written_in_data_files,
         {"mi_utils.lens.lens": "import os\nos.replace(new, file)"},
-        ),
+        "mi_utils.lens.lens moves a file into place",
+    ),
     (
         rules.files_are_written_in_data_files,
         {"mi_workshop.run": "import hashlib\nhashlib.file_digest(file, 'sha256')"},
@@ -176,7 +177,8 @@ PLANTED: list[tuple[Rule, dict[str, str], str]] = [
     (
         rules.drawing_stands_in_modules_of_its_own,
         {"mi_utils.circuits.heads": "def f():\n    import plotly.graph_objects as go"},
-        ),
+        "mi_utils.circuits.heads draws",
+    ),
     *(
         (rules.sources_hold_nothing_unwelcome, {"mi_utils.lens.lens": source}, f"mi_utils.lens.lens {said}")
         for source, said in (
