@@ -1,7 +1,6 @@
 """What a run of the series found: claims, minutes and peak memory of each notebook, as text and as data."""
 
 import datetime
-import html
 import importlib.metadata
 import json
 import os
@@ -13,10 +12,28 @@ from pathlib import Path
 import psutil
 
 from mi_utils import data_files
+from mi_utils.plots import html
 from mi_workshop.kernels import Run
 from mi_workshop.pages import document, title
 
 GIB = 2**30
+# The first page of a run: its notebooks, with links to their pages.
+_INDEX = """\
+<h1>Mechanistic interpretability, hands on</h1>
+<p>The notebooks as they ran on {{ machine }}; every claim and its verdict:
+<a href="RESULTS.md">RESULTS.md</a>.</p>
+<table>
+<thead><tr><th scope="col">notebook</th><th scope="col" class="number">minutes</th>
+<th scope="col" class="number">memory</th><th scope="col">result and claims</th></tr></thead>
+<tbody>
+{% for found in results %}
+<tr><td>{{ found.name[:2] }} <a href="{{ found.name }}.html">{{ found.title }}</a></td>
+<td class="number">{{ "%.1f" % found.minutes }}</td>
+<td class="number">{{ "%.1f" % found.peak_gib }} GiB</td>
+<td class="{{ "failed" if found.error else "passed" }}">{{ found.verdict }}</td></tr>
+{% endfor %}
+</tbody>
+</table>"""
 _PACKAGES = ("torch", "transformer-lens", "sae-lens", "transformers", "numpy", "plotly", "ipykernel")
 
 
@@ -138,29 +155,8 @@ def to_markdown(results: Iterable[Result]) -> str:
 
 def to_html(results: Iterable[Result]) -> str:
     """``index.html``: a table of the notebooks with links to their pages, and the claims behind a link."""
-    rows = "\n".join(_row(found) for found in results)
-    return document(
-        "Mechanistic interpretability, hands on",
-        f"""<h1>Mechanistic interpretability, hands on</h1>
-<p>The notebooks as they ran on {html.escape(machine())}; every claim and its verdict:
-<a href="RESULTS.md">RESULTS.md</a>.</p>
-<table>
-<thead><tr><th scope="col">notebook</th><th scope="col" class="number">minutes</th>
-<th scope="col" class="number">memory</th><th scope="col">result and claims</th></tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table>""",
-    )
-
-
-def _row(found: Result) -> str:
-    name, kind = html.escape(found.name), "failed" if found.error else "passed"
-    return (
-        f'<tr><td>{name[:2]} <a href="{name}.html">{html.escape(found.title)}</a></td>'
-        f'<td class="number">{found.minutes:.1f}</td><td class="number">{found.peak_gib:.1f} GiB</td>'
-        f'<td class="{kind}">{html.escape(found.verdict)}</td></tr>'
-    )
+    body = html.render(_INDEX, machine=machine(), results=list(results))
+    return document("Mechanistic interpretability, hands on", body)
 
 
 def _section(found: Result) -> list[str]:

@@ -21,7 +21,6 @@ STILL = (
     "mi_workshop.exercises puts HTML together by hand",
     "mi_workshop.formulas puts HTML together by hand",
     "mi_workshop.pages puts HTML together by hand",
-    "mi_workshop.results puts HTML together by hand",
     "mi_workshop.run puts HTML together by hand",
     "mi_utils.superposition.view is long",
     "mi_utils.transcoders.training is long",

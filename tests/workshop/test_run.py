@@ -425,6 +425,13 @@ def test_the_table_in_the_readme_follows_the_notebooks(repo):
     assert str(repo) not in readme.measurements_file().read_text()
 
 
+def test_the_first_page_escapes_titles_and_errors():
+    found = results.Result("00_a", "<b>Heads</b> & co", 1.0, 1.0, "<i>bad</i>", "m", (), "2026-01-01")
+    page = results.to_html([found])
+    assert "&lt;b&gt;Heads&lt;/b&gt; &amp; co" in page and 'class="failed"' in page
+    assert "<b>" not in page and "<i>" not in page
+
+
 def test_the_table_shows_the_minutes_of_core_and_extensions_where_a_notebook_states_them(repo):
     core = "# Find\nA promise.\n\n**It takes** about 60 minutes for the core"
     write(
