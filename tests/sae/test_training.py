@@ -236,6 +236,13 @@ def test_a_rate_at_which_training_diverges():
     refused(lambda: train(drawn(50, 16), replace(QUICK["standard"], lr=1e30)), "lr is 1e+30", "smaller")
 
 
+def test_an_sae_remembers_what_it_was_trained_on():
+    found = train(
+        drawn(60, 8), replace(QUICK["topk"], steps=2), model="tiny", hook="blocks.1.hook_resid_pre"
+    ).sae
+    assert (found.model, found.hook) == ("tiny", "blocks.1.hook_resid_pre")
+
+
 def test_two_tokens_are_enough():
     assert torch.isfinite(
         train(drawn(2, 4), SAESettings(8, k=1, steps=20, lr=1e-2, warm_up=0)).sae.W_enc

@@ -438,3 +438,8 @@ def test_the_sweep_has_a_row_for_each_world():
     found = recipe.sweep(n=12, m=3, worlds=4, settings=superposition.ToySettings(steps=200, batch=32))
     assert {len(values) for values in found.values()} == {4}
     assert found["1/p"][0] == 1 and found["1/p"][-1] == pytest.approx(20) and found["D*"][-1] < found["D*"][0]
+
+
+def test_the_least_sparsity_is_the_one_that_is_named():
+    with pytest.raises(ValueError, match=r"^sparsity is 0.2 at least; it should be 0.5 or more"):
+        superposition.paired_batch(8, torch.tensor([0.9, 0.2, 0.7]), 4, False, torch.Generator())
