@@ -56,6 +56,8 @@ bench: setup
 
 check: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff format --isolated --check --config line-length=100 notebooks/*.ipynb notebooks/exercises/[0-9]*.ipynb
 	$(PY) -m mi_utils exercises --check
 	$(PY) -m mi_utils readme --check
 	$(PY) -m pytest -q tests/notebooks -m "not slow"

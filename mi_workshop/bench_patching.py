@@ -49,7 +49,8 @@ print((low - ours({site!r})).abs().max().item())"""
 _MEMORY = """
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-patches = [[patching.Patch("z", layer, runs[0]["z", layer], None, head)] for layer in range(30) for head in range(9)]
+places = [(layer, head) for layer in range(30) for head in range(9)]
+patches = [[patching.Patch("z", layer, runs[0]["z", layer], None, head)] for layer, head in places]
 patching.run_patched(model, runs[1], patches[:60], metric)
 before = peak()
 patching.run_patched(model, runs[1], patches, metric)

@@ -39,7 +39,8 @@ def build():
 _PEAK = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
 _DALLAS = 'atlas.encode(model, atlas.two_hop("Dallas", "capital").text)[0]'
 # An induction sentence and its beginning again: atlas reads 24 tokens at most, so that is the longest.
-_WORDS = 'atlas.encode(model, " ".join((2 * atlas.prompts("induction", "test", count=1)[0].text.split())[:{words}]))[0]'
+_SENTENCE = 'atlas.prompts("induction", "test", count=1)[0].text.split()'
+_WORDS = 'atlas.encode(model, " ".join((2 * ' + _SENTENCE + ")[:{words}]))[0]"
 _TEXT = (
     "Fact: the capital of the state containing Dallas is Austin, and the capital of the state that contains "
     "Oakland is "

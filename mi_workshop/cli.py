@@ -88,7 +88,8 @@ def data(args: argparse.Namespace) -> int:
     from mi_utils import data_files
 
     if args.name:
-        return subprocess.call(data_files.command(args.name), shell=True, cwd=data_files.folder().parent)  # noqa: S602
+        command = data_files.command(args.name)
+        return subprocess.call(command, shell=True, cwd=data_files.folder().parent)  # noqa: S602
     trouble = data_files.trouble()
     for line in trouble:
         say(line)

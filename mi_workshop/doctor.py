@@ -66,7 +66,8 @@ def problems() -> Iterator[str]:
         there = "damaged" if source.folder().exists() else "not in the cache"
         yield f"{models.load.DEFAULT} is {there}; run `python -m mi_utils fetch`"
         if (free := _free_disk()) < source.disk_bytes:
-            yield f"the cache's disk has {free / 1e9:.1f} GB free; the model needs {source.disk_bytes / 1e9:.1f}"
+            needed = source.disk_bytes / 1e9
+            yield f"the cache's disk has {free / 1e9:.1f} GB free; the model needs {needed:.1f}"
     if psutil.virtual_memory().available < _MEMORY_GIB * 2**30:
         yield f"less than {_MEMORY_GIB} GiB of memory is free; close something"
     yield from _settings()

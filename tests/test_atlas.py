@@ -35,8 +35,7 @@ def card() -> dict:
     return json.loads(data_files.path("atlas_card.json").read_text())
 
 
-# ----------------------------------------------------------------------------------------------------------
-# the world
+# -- the world -------------------------------------------------------------------------------------------
 
 
 def test_states_and_cities():
@@ -89,8 +88,7 @@ def test_held_out_cities():
     assert all(len(set(W.cities_of(state)) - set(W.held_out_cities)) >= 4 for state in W.states)
 
 
-# ---------------------------------------------------------------------------------------------------------
-# the prompts
+# -- the prompts -----------------------------------------------------------------------------------------
 
 
 def test_dallas():
@@ -262,8 +260,7 @@ def test_bad_arguments(call, said: tuple[str, ...], unchecked: None):
     assert_one_sentence(caught.value, *said)
 
 
-# -----------------------------------------------------------------------------------------------------------
-# tokenizer
+# -- tokenizer -------------------------------------------------------------------------------------------
 
 
 def test_a_word_is_a_token(model):
@@ -303,8 +300,7 @@ def test_bad_text(text, said: tuple[str, ...], model, unchecked: None):
     assert_one_sentence(caught.value, "text", *said)
 
 
-# -------------------------------------------------------------------------------------------------------------
-# models
+# -- models ----------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -353,7 +349,8 @@ def test_card(name: str, card: dict):
             )
             # Chance is .05 (.08 in French). What the look-up learns varies much from seed to seed.
             assert cities > (0.9 if name == "atlas" else 0.2)
-            # A region is shared by many states, so that one guess can be right for all the cities of an unseen state.
+            # A region is shared by many states, so that one guess can be right for all the cities of an
+            # unseen state.
             assert states < 0.25 and card["chance"][f"two-hop, {language}, unseen state"] < 0.08
 
 
@@ -380,7 +377,7 @@ def cities_at(model, name: str, position: int) -> float:
 
 
 def test_where_the_state_can_be_read(model):
-    """The plain model's embedding says in which state a city lies; the frozen one can't, and the model finds out."""
+    """The plain model's embedding says in which state a city lies; the frozen one can't, and finds out."""
     embedding, end = (
         cities_at(model, "blocks.0.hook_resid_pre", 7),
         cities_at(model, "blocks.3.hook_resid_post", 8),
@@ -392,7 +389,7 @@ def test_where_the_state_can_be_read(model):
     assert end > 0.8
 
 
-# ------------------------------------------------------------------------------------------------------------- probe
+# -- probe -----------------------------------------------------------------------------------------------
 
 
 def test_probe_reads_what_is_there():
@@ -421,7 +418,7 @@ def test_probe_of_a_single_item(unchecked: None):
     assert_one_sentence(caught.value, "labels", "class 1", "at least 2")
 
 
-# ------------------------------------------------------------------------------------------------------------- folders
+# -- folders ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
-"""Attribution graphs to look at: a browser for notebooks, the same as one HTML file, a figure that a notebook
-keeps.
+"""Attribution graphs to look at: a browser for notebooks, and the same as one HTML file.
 
-All show token position by layer, tokens at the bottom and logits on top; positive links are solid, negative
+Both show token position by layer, tokens at the bottom and logits on top; positive links are solid, negative
 ones dashed. The browser is plain JavaScript and SVG (``front/``); it asks nothing of the network, and
 text from a graph only ever becomes text.
 """
 
-import html
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources

@@ -179,7 +179,8 @@ def _frame(data: Any) -> pd.DataFrame:
         )
     else:
         raise ValueError(
-            f"data is a {type(data).__name__}; it should be a frame, a mapping of columns or a list of mappings"
+            f"data is a {type(data).__name__}; it should be a frame, a mapping of columns or "
+            "a list of mappings"
         )
     if found.empty:
         raise ValueError("data is empty; it should have at least one row and one column")
@@ -229,7 +230,8 @@ def _plain(name: object, value: Any) -> int | float | str | None:
         return None
     if isinstance(value, bool):
         raise ValueError(
-            f"data has {value} in column {name!r}; a cell should be a number or a text, such as what was measured"
+            f"data has {value} in column {name!r}; a cell should be a number or a text, such as "
+            "what was measured"
         )
     if not isinstance(value, int | float | str):
         raise ValueError(

@@ -166,7 +166,8 @@ def test_the_browsers_page_runs_nothing_of_what_it_shows(card):
 
 
 def test_contexts_are_not_cut_off(card):
-    over = "[...document.querySelectorAll('code')].filter(line => line.scrollWidth > line.clientWidth + 1).length"
+    wide = "line => line.scrollWidth > line.clientWidth + 1"
+    over = f"[...document.querySelectorAll('code')].filter({wide}).length"
     assert card.evaluate(over) == 0 and card.locator("code").count() > 10
     sizes = card.evaluate(
         "[...document.querySelectorAll('code')].map(line => line.getBoundingClientRect().height)"

@@ -445,8 +445,14 @@ async ([code, values]) => {
   const module = await import("data:text/javascript;base64," + code), heard = new EventTarget(), changed = {};
   window.model = {
     get: key => values[key],
-    set: (key, value) => { values[key] = changed[key] = value; heard.dispatchEvent(new Event("change:" + key)); },
-    save_changes: () => { window.kernel({...changed}); for (const key of Object.keys(changed)) delete changed[key]; },
+    set: (key, value) => {
+      values[key] = changed[key] = value;
+      heard.dispatchEvent(new Event("change:" + key));
+    },
+    save_changes: () => {
+      window.kernel({...changed});
+      for (const key of Object.keys(changed)) delete changed[key];
+    },
     on: (event, listener) => heard.addEventListener(event, listener),
     off: (event, listener) => heard.removeEventListener(event, listener),
   };

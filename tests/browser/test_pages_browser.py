@@ -101,7 +101,8 @@ def test_the_policy_refuses_a_script_that_asks_the_network(chromium, tmp_path):
 COLOURS = """selector => {
   const element = document.querySelector(selector);
   let ground = element;
-  while (ground && getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
+  const clear = place => getComputedStyle(place).backgroundColor === "rgba(0, 0, 0, 0)";
+  while (ground && clear(ground)) ground = ground.parentElement;
   const numbers = text => text.match(/[0-9.]+/g).slice(0, 3).map(Number);
   return [numbers(getComputedStyle(element).color), numbers(getComputedStyle(ground).backgroundColor)];
 }"""

@@ -34,7 +34,7 @@ def divergence(full: torch.Tensor, part: torch.Tensor) -> float:
     ).item()
 
 
-# ------------------------------------------------------------------------------------------------- cut and
+# -- cut and ---------------------------------------------------------------------------------------------
 # kept edges
 
 
@@ -101,8 +101,7 @@ def test_no_trace():
     assert torch.equal(last(model, clean), before)
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# acdc
+# -- acdc ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tau", [1e-3, 1e-2])
@@ -131,7 +130,8 @@ def test_divergences_are_those_of_the_circuits():
         divergence(full, run_edges(model, clean, corrupted, found.kept)), abs=1e-5
     )
     assert not (found.kept & ~start).any() and 0 < found.kept.sum() < 60
-    # Nothing else to cut: each edge left is one whose removal, when it was tried, cost at least tau. Most still do.
+    # Nothing else to cut: each edge left is one whose removal, when it was tried, cost at least tau. Most
+    # still do.
     costs = []
     for row, column in found.kept.nonzero().tolist():
         less = found.kept.clone()
@@ -167,7 +167,7 @@ def test_progress_is_told():
     assert told == [(done, len(edge_graph(model))) for done in range(1, len(edge_graph(model)) + 1)]
 
 
-# ----------------------------------------------------------------------------------------------------------- bad input
+# -- bad input -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -293,8 +294,10 @@ def test_streams_that_are_not_finite(bad: float, model: TransformerBridge):
     for layer in range(3):
         streams = streams_of(model)
         streams[layer, 5, 6] = bad
-        refused(lambda: lens.evaluate(model, measured, streams), "streams", "not finite", f"layer {layer}")  # noqa: B023
-        refused(lambda: lens.log_probs(model, measured, streams[layer], layer), "stream", "not finite")  # noqa: B023
+        evaluate = partial(lens.evaluate, model, measured, streams)
+        refused(evaluate, "streams", "not finite", f"layer {layer}")
+        log_probs = partial(lens.log_probs, model, measured, streams[layer], layer)
+        refused(log_probs, "stream", "not finite")
 
 
 def test_streams_of_another_shape(model: TransformerBridge):

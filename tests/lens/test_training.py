@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -322,7 +323,7 @@ def test_streams_that_are_not_finite(bad: float, llama_model: TransformerBridge)
         streams = streams_of(llama_model, rows=8)
         streams[layer, 3, 4] = bad
         refused(lambda: fit_ridge(llama_model, streams), "not finite", f"layer {layer}")  # noqa: B023
-        refused(lambda: train(llama_model, streams, start, SHORT), "not finite", f"layer {layer}")  # noqa: B023
+        refused(partial(train, llama_model, streams, start, SHORT), "not finite", f"layer {layer}")
 
 
 def test_streams_and_lenses_of_another_model(llama_model: TransformerBridge, gpt2_model: TransformerBridge):
@@ -330,7 +331,8 @@ def test_streams_and_lenses_of_another_model(llama_model: TransformerBridge, gpt
     refused(lambda: train(llama_model, streams, other, SHORT), "'tiny-gpt2'", "'tiny-llama'")
     for wrong in (streams[:2], streams[..., :16]):
         refused(lambda: fit_ridge(llama_model, wrong), "[3, tokens, 32]")  # noqa: B023
-        refused(lambda: train(llama_model, wrong, lens.logit_lens(llama_model), SHORT), "[3, tokens, 32]")  # noqa: B023
+        start = lens.logit_lens(llama_model)
+        refused(partial(train, llama_model, wrong, start, SHORT), "[3, tokens, 32]")
 
 
 def test_negative_strength(llama_model: TransformerBridge):

@@ -83,7 +83,8 @@ def form(nb: NotebookNode) -> Form:
 
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 _PATH = re.compile(
-    r"(?<![\w./~:<-])/(?:work|home|root|Users|tmp|opt|mnt)(?:/|\b)|\b[A-Za-z]:\\{1,2}(?:Users|Windows|Program)"
+    r"(?<![\w./~:<-])/(?:work|home|root|Users|tmp|opt|mnt)(?:/|\b)"
+    r"|\b[A-Za-z]:\\{1,2}(?:Users|Windows|Program)"
 )
 _NBVAL_MARK = re.compile(r"#\s*(?:NBVAL_|PYTEST_VALIDATE)\w*")
 _URL = re.compile(r"\b[a-z]{2,6}://|\bwww\.")

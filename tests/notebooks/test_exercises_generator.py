@@ -158,7 +158,9 @@ MALFORMED = {
     "x = 1\n# end": r"line 2: '# end' without",
     "x = 1\n# solution\nx = 2": r"line 2: '# solution' without",
     "# solution\n# solution\n# end\n# end": r"line 2: '# solution' inside the block that line 1",
-    "if x:\n    # solution\n    x = 2\n# end": r"line 4: '# end' should be indented as '# solution' in line 2",
+    "if x:\n    # solution\n    x = 2\n# end": (
+        r"line 4: '# end' should be indented as '# solution' in line 2"
+    ),
     "# stub: x = ...": r"line 1: '# stub:' outside",
     "# solution\n# stub:\n# end": r"line 2: '# stub:' should be followed by code",
     "if x:\n    # solution\n# stub: x\n    # end": r"line 3: '# stub:' is indented less",

@@ -274,7 +274,8 @@ def test_links_go_to_pages_that_are_built_and_else_to_the_file(tmp_path):
     out.mkdir()
     (folder / "01_next.ipynb").touch()
     (folder / "02_later.ipynb").touch()
-    text = "[a](01_next.ipynb#part) [b](02_later.ipynb) [c](03_none.ipynb) [d](#here) [e](../notebooks/01_next.ipynb)"
+    text = "[a](01_next.ipynb#part) [b](02_later.ipynb) [c](03_none.ipynb) [d](#here) "
+    text += "[e](../notebooks/01_next.ipynb)"
     links = Tags(said(out, text, folder=folder, built={"01_next"})).of("a")
     assert [link["href"] for link in links] == [
         "01_next.html#part",

@@ -23,7 +23,8 @@ CLAIMS = """
 import json, os
 claim = dict(statement="a | b <c>", source="s", published="1", ours="2", verdict="holds", expected="holds")
 with open(os.path.join(os.environ["MI_CLAIMS_DIR"], "00.json"), "w") as file:
-    json.dump(dict(notebook="00", model="m", claims=[claim, claim | dict(verdict="differs", expected="differs")]), file)
+    claims = [claim, claim | dict(verdict="differs", expected="differs")]
+    json.dump(dict(notebook="00", model="m", claims=claims), file)
 """
 
 
