@@ -89,7 +89,7 @@ def run_of_code(count: int, last_tags: tuple[str, ...] = ()) -> NotebookNode:
     )
 
 
-LONG = "\n".join(["x = 1"] * 26)
+LONG = "\n".join(["x = 1"] * 66)
 HOME = "/" + "home"  # in two parts, so that no search of this repository for machine paths finds it
 
 BAD: dict[str, tuple[str, Callable[[], NotebookNode], str]] = {
@@ -227,8 +227,8 @@ BAD: dict[str, tuple[str, Callable[[], NotebookNode], str]] = {
     "two parameters": (CELLS, lambda: code("x", tags=("parameters",)), "parameters"),
     "no parameters": (CELLS, edited(lambda nb: of(nb, "parameters").metadata.update(tags=[])), "parameters"),
     "late parameters": (CELLS, moved("parameters", 6), "parameters"),
-    "long cell": ("cells_are_short", lambda: code(LONG), "26 lines"),
-    "long cells": ("cells_are_short", lambda: many(20, "\n".join(["x"] * 7)), "median"),
+    "long cell": ("cells_are_short", lambda: code(LONG), "66 lines"),
+    "long cells": ("cells_are_short", lambda: many(20, "\n".join(["x"] * 11)), "median"),
     "code, code, code, code": ("prose_between", lambda: run_of_code(4), "in a row"),
     "a check that follows no solution": ("prose_between", lambda: run_of_code(4, ("check",)), "in a row"),
 }
