@@ -2,7 +2,7 @@
 
 import ast
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -31,6 +31,30 @@ def missing(sources: Iterable[str]) -> list[str]:
             if first in imported and first not in own and not _exists(imported[first], names):
                 found.append(".".join([first, *names]))
     return sorted(set(found))
+
+
+def hidden(sources: Iterable[str]) -> list[str]:
+    """Names imported from ``mi_utils`` to which code gives another value, read one source after another.
+
+    Names inside functions and comprehensions are their own.
+    """
+    found, imported = [], set()
+    for source in sources:
+        for node in _outer(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "mi_utils":
+                imported |= {alias.asname or alias.name for alias in node.names}
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in imported:
+                found.append(node.id)
+    return sorted(set(found))
+
+
+def _outer(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a source without what functions and comprehensions hold."""
+    inner = ast.FunctionDef | ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, inner):
+            yield node
+            yield from _outer(node)
 
 
 def _chain(node: ast.Attribute) -> tuple[str, list[str]]:
