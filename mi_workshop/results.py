@@ -34,6 +34,10 @@ _INDEX = """\
 {% endfor %}
 </tbody>
 </table>"""
+_VERDICTS = ("holds", "agrees", "larger", "smaller", "differs", "not comparable", "not asserted")
+_HEADINGS = {"claims": "", "paper": "Paper and here", "checks": "Checks"}
+_OF_A_CLAIM = ("part", "statement", "source", "published", "ours", "verdict", "expected", "set_up")
+_OF_A_TRIAL = ("method", "measure", "randomised", "known", "criterion", "refuted_by", "verdict", "expected")
 _PACKAGES = ("torch", "transformer-lens", "sae-lens", "transformers", "numpy", "plotly", "ipykernel")
 
 
@@ -50,6 +54,7 @@ class Result:
         model: the model its claims are about, or nothing.
         claims: the lines of its table of claims, as ``mi_utils.claims`` writes them.
         when: the day of the run, ``YYYY-MM-DD``.
+        trials: the lines of the trial of its methods, as ``mi_utils.claims`` writes them.
     """
 
     name: str
@@ -60,23 +65,27 @@ class Result:
     model: str
     claims: tuple[Mapping[str, str], ...]
     when: str
+    trials: tuple[Mapping[str, str], ...] = ()
 
     @property
     def verdict(self) -> str:
-        """In words: passed or failed, and how many claims hold, differ or are not asserted."""
+        """In words: passed or failed, and how many claims hold, agree, differ or are not asserted."""
         verdicts = [claim["verdict"] for claim in self.claims]
-        counts = {word: verdicts.count(word) for word in ("holds", "differs", "not asserted")}
-        plural = {"holds": "hold", "differs": "differ"}
-        shown = [f"{n} {word if n == 1 else plural.get(word, word)}" for word, n in counts.items() if n]
+        plural = {"holds": "hold", "agrees": "agree", "differs": "differ"}
+        shown = []
+        for word in _VERDICTS:
+            count = verdicts.count(word)
+            if count:
+                shown.append(f"{count} {word if count == 1 else plural.get(word, word)}")
         return ", ".join(["failed" if self.error else "passed", *shown])
 
 
 def result(run: Run) -> Result:
     """The result of a run; reads the file of claims the notebook wrote, and takes a bad one for a failure."""
-    model, claims, error = "", (), run.error
+    model, claims, trials, error = "", (), (), run.error
     if run.claims:
         try:
-            model, claims = _claims(run.claims)
+            model, claims, trials = _claims(run.claims)
         except ValueError as bad:
             error = "\n".join(filter(None, [error, str(bad)]))
     return Result(
@@ -88,15 +97,17 @@ def result(run: Run) -> Result:
         model=model,
         claims=claims,
         when=datetime.date.today().isoformat(),
+        trials=trials,
     )
 
 
-def _claims(path: Path) -> tuple[str, tuple[Mapping[str, str], ...]]:
-    keys = ("statement", "source", "published", "ours", "verdict", "expected")
+def _claims(path: Path) -> tuple[str, tuple[Mapping[str, str], ...], tuple[Mapping[str, str], ...]]:
+    """The model that a file of claims is about, its claims and its trials."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        claims = tuple({key: str(claim[key]) for key in keys} for claim in content["claims"])
-        return str(content["model"]), claims
+        claims = tuple({key: str(claim[key]) for key in _OF_A_CLAIM} for claim in content["claims"])
+        trials = tuple({key: str(trial[key]) for key in _OF_A_TRIAL} for trial in content["trials"])
+        return str(content["model"]), claims, trials
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path.name} is not a table of claims: {type(error).__name__} {error}") from error
 
@@ -132,7 +143,9 @@ def from_json(text: str) -> list[Result]:
         ValueError: ``text`` is something else.
     """
     try:
-        return [Result(**item | {"claims": tuple(item["claims"])}) for item in json.loads(text)["notebooks"]]
+        notebooks = json.loads(text)["notebooks"]
+        lists = [{name: tuple(item[name]) for name in ("claims", "trials")} for item in notebooks]
+        return [Result(**item | found) for item, found in zip(notebooks, lists, strict=True)]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"text is not the measurements of a run: {type(error).__name__} {error}") from error
 
@@ -166,14 +179,49 @@ def _section(found: Result) -> list[str]:
         lines += ["It failed:", "", f"{fence}text", found.error, fence, ""]
     if not found.claims:
         return lines + ["No table of claims."]
-    rows = [(c["statement"], c["source"], c["published"], c["ours"], _verdict(c)) for c in found.claims]
-    head = ("claim", "source", "published", "ours", "verdict")
-    return lines + [f"Model: {cell(found.model)}", "", *table(head, rows)]
+    lines += [f"Model: {cell(found.model)}", ""]
+    for part, heading in _HEADINGS.items():
+        claims = [claim for claim in found.claims if claim["part"] == part]
+        if claims:
+            lines += [f"### {heading}", ""] * bool(heading) + [*_part(part, claims), ""]
+    if found.trials:
+        rows = [
+            (
+                t["method"],
+                t["measure"],
+                t["randomised"],
+                t["known"],
+                t["criterion"],
+                t["refuted_by"],
+                _verdict(t),
+            )
+            for t in found.trials
+        ]
+        head = ("method", "measure", "randomised model", "known answer", "required", "refuted by", "verdict")
+        lines += ["### Trial of the methods", "", *table(head, rows), ""]
+    return lines[:-1]
+
+
+def _part(part: str, claims: Iterable[Mapping[str, str]]) -> list[str]:
+    """One table of claims."""
+    if part == "paper":
+        head = ("claim", "source", "published", "ours", "what differs in the set-up", "verdict")
+        rows = [
+            (c["statement"], c["source"], c["published"], c["ours"], c["set_up"], _verdict(c)) for c in claims
+        ]
+    elif part == "checks":
+        head = ("check", "kind", "ours", "verdict")
+        rows = [(c["statement"], c["source"], c["ours"], _verdict(c)) for c in claims]
+    else:
+        head = ("claim", "source", "published", "ours", "verdict")
+        rows = [(c["statement"], c["source"], c["published"], c["ours"], _verdict(c)) for c in claims]
+    return table(head, rows)
 
 
 def _verdict(claim: Mapping[str, str]) -> str:
     verdict, expected = claim["verdict"], claim["expected"]
-    if verdict == "not asserted" or verdict == expected == "holds":
+    usual = ("holds", "agrees", "passes")
+    if verdict == "not asserted" or verdict == expected and verdict in usual:
         return verdict
     return f"{verdict}, as expected" if verdict == expected else f"{verdict}, expected: {expected}"
 

@@ -329,3 +329,260 @@ def test_nothing_is_written_unless_asked(filled, monkeypatch, tmp_path):
 )
 def test_a_figure_is_shown_to_three_digits_and_a_count_in_full(value, shown):
     assert show(value) == shown
+
+
+# -- the second form: Paper and here, Checks, the trial ---------------------------------------------------
+
+PAPER = dict(source="paper, 1", published=1.0, set_up="another model")
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict"),
+    [
+        (dict(ours=1.2, tolerance=0.25), "agrees"),
+        (dict(ours=1.3, tolerance=0.25), "larger"),
+        (dict(ours=0.7, tolerance=0.25), "smaller"),
+        (dict(ours=0.5, at_least=0.5), "agrees"),
+        (dict(ours=0.4, at_least=0.5), "smaller"),
+        (dict(ours=2.1, at_least=0.5, at_most=2), "larger"),
+        (dict(ours="A > B", published="A > B", holds=True), "agrees"),
+        (dict(ours="B > A", published="A > B", holds=False), "differs"),
+        (dict(ours=3, published="a few", at_least=2, at_most=5), "agrees"),
+        (dict(ours=5.0, at_least=4, expect="not comparable", explanation="In nats."), "not comparable"),
+        (dict(ours=3.0, at_least=4, expect="not comparable", explanation="In nats."), "differs"),
+        (dict(ours=1.0, tolerance=0.1, models=("gpt2",)), "not asserted"),
+        (dict(ours=9.0, tolerance=0.1, models=("gpt2",)), "not asserted"),
+    ],
+)
+def test_a_published_figure_and_ours_get_a_verdict_word(claims, given, verdict):
+    line = claims.paper("it is so", **PAPER | given)
+    assert line.verdict == verdict
+    assert line.as_expected == (verdict in ("agrees", "not comparable", "not asserted"))
+
+
+@pytest.mark.parametrize("expect", ["agrees", "larger", "smaller", "differs"])
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (dict(ours=1.0, tolerance=0.1), "agrees"),
+        (dict(ours=2.0, tolerance=0.1), "larger"),
+        (dict(ours=0.0, tolerance=0.1), "smaller"),
+        (dict(ours="no", holds=False), "differs"),
+    ],
+)
+def test_only_the_expected_word_passes(claims, expect, given, found):
+    claims.paper("it is so", **PAPER | given, expect=expect, explanation="Another model.")
+    if expect == found:
+        claims.paper_table()
+    else:
+        with pytest.raises(ClaimError, match=f"'it is so': expected '{expect}', found '{found}'"):
+            claims.paper_table()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (dict(published=None, at_least=0), "published is None; a line of 'Paper and here' should have"),
+        (dict(published="", at_least=0), "published is ''; a line"),
+        (dict(published=math.nan, at_least=0), "published is nan; it should be a finite number"),
+        (dict(ours=math.inf, at_least=0), "ours is inf; it should be a finite number"),
+        (dict(), "exactly one criterion"),
+        (dict(tolerance=1, at_least=0), "exactly one criterion"),
+        (dict(at_least=2), "published is 1; it should be ≥ 2, as agreement is"),
+        (dict(at_most=0.5), "published is 1; it should be ≤ 0.5"),
+        (dict(tolerance=1, expect="not comparable", explanation="In nats."), "tolerance is given"),
+        (dict(at_least=0, expect="not comparable"), "explanation is empty"),
+        (dict(at_least=0, expect="larger", explanation=" "), "explanation is empty"),
+        (dict(at_least=0, expect="holds"), "expect is 'holds'; it should be one of 'agrees'"),
+        (dict(at_least=0, set_up=" "), "set_up is empty"),
+        (dict(at_least=0, source=" "), "source is empty"),
+        (dict(at_least=0, statement=" "), "statement is empty"),
+        (dict(at_least=0, models="tiny"), "models is 'tiny'; it should be a tuple"),
+    ],
+)
+def test_a_bad_line_of_paper_and_here_is_refused(claims, given, said):
+    with pytest.raises(ValueError, match=said):
+        claims.paper(**dict(statement="it is so", ours=1.0) | PAPER | given)
+    assert claims.lines == []
+
+
+def test_a_check_must_hold(claims):
+    assert claims.check("inside", source="identity", ours=1e-6, at_most=1e-5).verdict == "holds"
+    claims.checks_table()
+    claims.check("outside", source="control", ours=0.4, at_least=0.5)
+    with pytest.raises(ClaimError, match=r"'outside': .*'differs' .*ours 0.4, required ≥ 0.5"):
+        claims.checks_table()
+
+
+def test_a_check_about_another_model_is_not_asserted(claims):
+    line = claims.check("of GPT-2", source="control", ours=0, at_least=1, models=("gpt2",))
+    assert line.verdict == "not asserted"
+    claims.checks_table()
+
+
+def test_the_tables_assert_their_own_lines(claims):
+    claims.check("outside", source="control", ours=0, at_least=1)
+    claims.paper("it is so", **PAPER, ours=1, tolerance=0)
+    claims.paper_table()
+    with pytest.raises(ClaimError, match="'outside'"):
+        claims.checks_table()
+
+
+@pytest.mark.parametrize("given", [dict(), dict(at_least=0, holds=True), dict(ours=math.nan, at_least=0)])
+def test_a_bad_check_is_refused(claims, given):
+    with pytest.raises(ValueError, match="criterion|finite"):
+        claims.check("it is so", **dict(source="identity", ours=1) | given)
+    assert claims.lines == []
+
+
+def test_a_statement_stands_in_one_part_only(claims):
+    claims.paper("it is so", **PAPER, ours=1, tolerance=0)
+    with pytest.raises(ValueError, match="already in the table"):
+        claims.check("it is so", source="identity", ours=1, at_least=0)
+
+
+def test_one_table_has_one_form(claims):
+    claims.add("first", source="identity", ours=1, at_least=0)
+    with pytest.raises(ValueError, match="both forms"):
+        claims.paper("second", **PAPER, ours=1, tolerance=0)
+    with pytest.raises(ValueError, match="both forms"):
+        claims.check("second", source="identity", ours=1, at_least=0)
+    other = Claims("03", model="tiny")
+    other.check("first", source="identity", ours=1, at_least=0)
+    with pytest.raises(ValueError, match="both forms"):
+        other.add("second", source="identity", ours=1, at_least=0)
+
+
+def test_a_part_without_lines_is_no_table(claims):
+    with pytest.raises(ValueError, match="no published figure"):
+        claims.paper_table()
+    with pytest.raises(ValueError, match="no checks"):
+        claims.checks_table()
+    claims.check("first", source="identity", ours=1, at_least=0)
+    with pytest.raises(ValueError, match="no claims"):
+        claims.table()
+
+
+@pytest.fixture
+def second_form(claims) -> Claims:
+    claims.paper("the norm grows", **PAPER | dict(published=6.0), ours=5.5, at_least=3, at_most=12)
+    claims.paper(
+        "the head <copies>",
+        source="paper, 2",
+        published=0.98,
+        ours=0.6,
+        tolerance=0.1,
+        set_up="a small model",
+        expect="smaller",
+        explanation="<i>4 bits</i>",
+    )
+    claims.check("an identity", source="identity", ours=1e-7, at_most=1e-5)
+    claims.check("of GPT-2", source="control", ours=1, at_least=1, models=("gpt2",))
+    return claims
+
+
+def test_paper_and_here_shows_both_figures_and_what_differs(second_form):
+    shown = second_form.paper_table()
+    assert repr(shown) == "agrees: the norm grows\nsmaller: the head <copies>"
+    page = shown._repr_html_()
+    for text in ("paper, 1", ">6<", ">5.5<", "another model", "≥ 3 and ≤ 12", "✓ agrees", "↓ smaller"):
+        assert text in page
+    assert "<i>" not in page and "&lt;i&gt;4 bits" in page and "the head &lt;copies&gt;" in page
+    assert "identity" not in page
+
+
+def test_checks_are_folded_under_a_line_that_counts_them(second_form):
+    shown = second_form.checks_table()
+    assert repr(shown) == "holds: an identity\nnot asserted: of GPT-2"
+    above, below = shown._repr_html_().split("</summary>")
+    assert "<details>" in above and "Checks: 1 holds, 1 not asserted" in above
+    for text in ("identity", ">1e-07<", "≤ 1e-05", "✓ holds", "control"):
+        assert text in below and text not in above
+
+
+TRIAL = dict(measure="share found", randomised=0.05, known=0.95, refuted_by="as many found by chance")
+BOUNDS = dict(randomised_at_most=0.1, known_at_least=0.9)
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict"),
+    [
+        (dict(), "passes"),
+        (dict(randomised=0.1, known=0.9), "passes"),
+        (dict(randomised=0.2), "high floor"),
+        (dict(known=0.8), "misses"),
+        (dict(randomised=0.2, known=0.8), "high floor, misses"),
+        (dict(randomised=0.2, models=("gpt2",)), "not asserted"),
+    ],
+)
+def test_a_method_is_tried(claims, given, verdict):
+    line = claims.trial("patching", **TRIAL | BOUNDS | given)
+    assert line.verdict == verdict
+    assert line.criterion == "randomised ≤ 0.1, known ≥ 0.9"
+    if verdict in ("passes", "not asserted"):
+        assert repr(claims.trial_table()) == f"{verdict}: patching, share found"
+    else:
+        with pytest.raises(ClaimError, match=f"expected 'passes', found '{verdict}'"):
+            claims.trial_table()
+
+
+def test_a_measure_that_is_better_low_is_tried_too(claims):
+    bounds = dict(randomised_at_least=0.5, known_at_most=0.1)
+    tried = claims.trial("a lens", **TRIAL | dict(randomised=0.9, known=0.01) | bounds)
+    assert tried.verdict == "passes"
+
+
+def test_a_fault_of_a_method_that_is_known_is_shown_with_its_reason(claims):
+    claims.trial(
+        "SAE", **TRIAL | BOUNDS | dict(randomised=0.9), expect="high floor", explanation="Tokens are enough."
+    )
+    shown = claims.trial_table()
+    assert repr(shown) == "high floor: SAE, share found"
+    page = shown._repr_html_()
+    for text in ("SAE", "0.9", "0.95", "as many found by chance", "≠ high floor", "Tokens are enough."):
+        assert text in page
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (dict(randomised_at_most=None), "randomised has no bound"),
+        (dict(known_at_least=None), "known has no bound"),
+        (dict(randomised=math.nan), "randomised is nan"),
+        (dict(known=math.inf), "known is inf"),
+        (dict(refuted_by=" "), "refuted_by is empty"),
+        (dict(measure=""), "measure is empty"),
+        (dict(expect="misses"), "explanation is empty"),
+        (dict(models="tiny"), "models is 'tiny'"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_a_bad_trial_is_refused(claims, given, said):
+    with pytest.raises(ValueError, match=said):
+        claims.trial("patching", **TRIAL | BOUNDS | given)
+    assert claims.trials == []
+
+
+def test_a_method_is_tried_once_by_each_measure(claims):
+    claims.trial("patching", **TRIAL | BOUNDS)
+    claims.trial("patching", **TRIAL | BOUNDS | dict(measure="share missed"))
+    with pytest.raises(ValueError, match="already in the trial"):
+        claims.trial("patching", **TRIAL | BOUNDS)
+
+
+def test_nothing_tried_is_refused(claims):
+    with pytest.raises(ValueError, match="nothing was tried"):
+        claims.trial_table()
+
+
+def test_both_forms_and_trials_are_written_with_their_part(second_form, monkeypatch, tmp_path):
+    monkeypatch.setenv("MI_CLAIMS_DIR", str(tmp_path))
+    second_form.paper_table()
+    second_form.trial("patching", **TRIAL | BOUNDS)
+    second_form.trial_table()
+    content = json.loads((tmp_path / "03.json").read_text("utf-8"))
+    assert [line["part"] for line in content["claims"]] == ["paper", "paper", "checks", "checks"]
+    assert content["claims"][1]["set_up"] == "a small model"
+    (trial,) = content["trials"]
+    assert (trial["method"], trial["randomised"], trial["verdict"]) == ("patching", "0.05", "passes")

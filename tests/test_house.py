@@ -12,7 +12,6 @@ STILL = (
     "function card in",
     "function page in",
     "function read in",
-    "mi_utils.claims puts HTML together by hand",
     "mi_utils.grading.core puts HTML together by hand",
     "mi_utils.grading.own puts HTML together by hand",
     "mi_utils.grading.progress puts HTML together by hand",

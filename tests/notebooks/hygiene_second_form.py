@@ -16,6 +16,8 @@ LONGEST_LINE = 100
 MOST_NAMES = 9  # imported from mi_utils
 CORE_MINUTES = (45, 75)
 LEAST_OF_OTHER_KINDS = 2
+ROWS_OF_PAPER = (5, 8)
+TABLES = ("paper_table", "checks_table", "trial_table")
 KINDS = ("predict before you run", "find the silent bug", "design the control", "read the figure")
 """What an exercise that is no formula says of itself: "difficulty 3; read the figure"."""
 
@@ -149,7 +151,25 @@ def minutes_are_stated(nb: NotebookNode) -> list[str]:
     return complaints
 
 
+def claims_stand_in_their_parts(nb: NotebookNode) -> list[str]:
+    """Five to eight published figures beside ours, then checks, then the trial of the methods."""
+    complaints, called = [], []
+    for i, _, tree in hygiene.code_trees(nb):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                called.append(node.func.attr)
+                if node.func.attr == "add" and {"source", "ours"} <= {one.arg for one in node.keywords}:
+                    complaints.append(f"cell {i}: a claim by 'add'; here it is 'paper' or 'check'")
+    complaints += [f"no call of {name!r}" for name in TABLES if name not in called]
+    rows = called.count("paper")
+    least, most = ROWS_OF_PAPER
+    if not least <= rows <= most:
+        complaints.append(f"{rows} published figures stand beside ours, not {least} to {most}")
+    return complaints
+
+
 CHECKS: tuple[hygiene.Check, ...] = (
+    claims_stand_in_their_parts,
     lines_are_short,
     results_not_verdicts,
     pictures_are_told,

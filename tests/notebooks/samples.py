@@ -87,6 +87,11 @@ A promise.
 **You need** this
 
 **It takes** {STUDY}. Running it takes about 1 minute and 2 GiB."""
+PAPER_ROW = """\
+table.paper(
+    "it is so",
+    source="paper, 1",
+)"""
 KINDS = {1: "; predict before you run", 4: "; find the silent bug"}
 
 
@@ -109,11 +114,13 @@ def second_form(*more: NotebookNode) -> NotebookNode:
         markdown("further", "## Extension: more boxes\n\nOpen them.", "extension"),
         code("boxes", three_lines, "extension"),
         markdown("paper", "## Paper and here"),
-        code("claims", three_lines),
+        code("rows-1", "\n".join([PAPER_ROW] * 3)),
+        code("rows-2", "\n".join([PAPER_ROW] * 2)),
+        code("claims", "table.paper_table()"),
         markdown("checks", "### Checks"),
-        code("folded", three_lines),
+        code("folded", "table.check(\n    'it adds up',\n    source='identity',\n)\ntable.checks_table()"),
         markdown("trial", "## The method's own trial"),
-        code("tried", three_lines),
+        code("tried", "table.trial(\n    'a lens',\n)\ntable.trial_table()"),
         markdown("end", "## What this does not show\n\n## Takeaways\n\n## References\n\n## Next"),
     ]
     return counted(nbformat.v4.new_notebook(cells=cells, metadata=notebook().metadata | {"form": 2}))

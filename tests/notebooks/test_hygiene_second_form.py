@@ -11,6 +11,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 CHECKS = {check.__name__: check for check in hygiene_second_form.checks_of(samples.second_form())}
+CLAIMS = "claims_stand_in_their_parts"
 CLOSES = "opens_and_closes_as_agreed"
 EXTENSIONS = "extensions_are_marked"
 KINDS = "some_exercises_are_no_formula"
@@ -117,6 +118,23 @@ BAD: dict[str, tuple[str, Callable[[], NotebookNode], str]] = {
     "no trial": (CLOSES, lambda: replaced("trial", "own trial", "trial"), "closing headings"),
     "no Takeaways": (CLOSES, lambda: replaced("end", "## Takeaways", ""), "closing headings"),
     "a section more": (CLOSES, lambda: replaced("trial", "trial", "trial\n\n## More"), "between or after"),
+    "a claim of the first form": (
+        CLAIMS,
+        lambda: code("table.add('x', source='s', ours=1, at_least=0)"),
+        "cell 6: a claim by 'add'",
+    ),
+    "few published figures": (CLAIMS, lambda: replaced("rows-2", "paper(", "other("), "3 published figures"),
+    "many published figures": (CLAIMS, lambda: cells(4, samples.PAPER_ROW), "9 published figures"),
+    "checks that are not shown": (
+        CLAIMS,
+        lambda: replaced("folded", "checks_table", "lines"),
+        "no call of 'checks_table'",
+    ),
+    "no table of the trial": (
+        CLAIMS,
+        lambda: replaced("tried", "trial_table", "lines"),
+        "no call of 'trial_table'",
+    ),
     "one kind too few": (
         KINDS,
         lambda: replaced("task-4", "; find the silent bug", ""),

@@ -24,7 +24,7 @@ TOPICS = (
     "transcoders",
     "graphs",
 )
-GROUND = ("models", "plots", "prompts")
+GROUND = ("claims", "models", "plots", "prompts")
 # What notebooks import is drawn and asserted with these, whatever the topic.
 FOR_ALL = {"plots": {"config", "data_files"}, "claims": {"config", "data_files", "plots"}}
 # Whether a check is strict is a setting, and solved exercises are remembered in a file.

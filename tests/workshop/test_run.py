@@ -10,7 +10,7 @@ import nbformat
 import nbformat.v4 as v4
 import pytest
 
-from mi_utils import config
+from mi_utils import claims, config
 from mi_workshop import execute, kernels, readme, results, run, sources
 
 FIRST = """# Find the heads
@@ -22,9 +22,10 @@ In an hour, a | pipe.
 CLAIMS = """
 import json, os
 claim = dict(statement="a | b <c>", source="s", published="1", ours="2", verdict="holds", expected="holds")
+claim |= dict(part="claims", set_up="")
 with open(os.path.join(os.environ["MI_CLAIMS_DIR"], "00.json"), "w") as file:
     claims = [claim, claim | dict(verdict="differs", expected="differs")]
-    json.dump(dict(notebook="00", model="m", claims=claims), file)
+    json.dump(dict(notebook="00", model="m", claims=claims, trials=[]), file)
 """
 
 
@@ -393,9 +394,47 @@ def test_cells_of_tables_are_escaped():
 )
 def test_verdicts_in_words(verdict, expected, words):
     claim = {key: "x" for key in ("statement", "source", "published", "ours")}
-    claim |= {"verdict": verdict, "expected": expected}
+    claim |= {"part": "claims", "verdict": verdict, "expected": expected}
     found = results.Result("00_a", "A", 1.0, 1.0, None, "m", (claim,), "2026-01-01")
     assert f"| {words} |" in results.to_markdown([found])
+
+
+def test_the_parts_of_a_notebook_of_the_second_form_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("MI_CLAIMS_DIR", str(tmp_path))
+    table = claims.Claims("00", model="m")
+    table.paper(
+        "it grows",
+        source="paper, 1",
+        published=6,
+        ours=2,
+        tolerance=1,
+        set_up="small",
+        expect="smaller",
+        explanation="Few layers.",
+    )
+    table.check("it adds up", source="identity", ours=0, at_most=1)
+    table.trial(
+        "a lens",
+        measure="share",
+        randomised=0.1,
+        known=0.9,
+        refuted_by="chance",
+        randomised_at_most=0.2,
+        known_at_least=0.8,
+    )
+    table.trial_table()
+    made = kernels.Run(
+        tmp_path / "00_a.ipynb", nbformat.v4.new_notebook(), 6.0, 2**30, None, tmp_path / "00.json"
+    )
+    found = results.result(made)
+    assert results.from_json(results.to_json([found])) == [found]
+    assert found.verdict == "passed, 1 holds, 1 smaller"
+    text = results.to_markdown([found])
+    parts = text.split("### ")[1:]
+    assert [part.splitlines()[0] for part in parts] == ["Paper and here", "Checks", "Trial of the methods"]
+    assert "| it grows | paper, 1 | 6 | 2 | small | smaller, as expected |" in parts[0]
+    assert "| it adds up | identity | 0 | holds |" in parts[1]
+    assert "| a lens | share | 0.1 | 0.9 | randomised ≤ 0.2, known ≥ 0.8 | chance | passes |" in parts[2]
 
 
 def test_results_survive_json_and_other_files_are_refused():
