@@ -27,8 +27,9 @@ def skeleton(figure: dict[str, Any]) -> str:
 
     Returns:
         JSON with sorted keys. Arrays stand there as ``f8[3, 4]`` or ``int[5]``, plain lists as ``number[3]``
-        or ``text[2, 7]``, single numbers as ``number``. The template is left out, and so is ``meta``,
-        where the figure's alternative text stands: prose, in which numbers may drift.
+        or ``text[2, 7]``, single numbers as ``number``. The template is left out, and so are the ticks of a
+        logarithmic axis, which are numbers too, and ``meta``, where the figure's alternative text stands:
+        prose, in which numbers may drift.
 
     Raises:
         ValueError: an array's dtype is none that plotly writes.
@@ -50,6 +51,8 @@ def _reduced(value: Any, names: frozenset[str] | None, key: str = "") -> Any:
     if isinstance(value, dict):
         if "bdata" in value:
             return _array(value)
+        if value.get("type") == "log":  # ticks of a logarithmic axis are numbers, written out
+            value = {k: v for k, v in value.items() if k not in ("tickvals", "ticktext")}
         return {k: _reduced(v, names, k) for k, v in value.items() if k != "uid"}
     if isinstance(value, list):
         if any(isinstance(v, dict) for v in value):

@@ -20,7 +20,6 @@ from mi_utils.plots.style import (
     label_height,
     layout,
     matched,
-    stops,
     tick_angle,
     token_ticks,
 )
@@ -143,7 +142,7 @@ def _future(length: int) -> np.ndarray:
 
 
 def _weights(top: int, title: str) -> dict[str, Any]:
-    return dict(cmin=0, cmax=top, colorscale=stops(SEQUENTIAL), colorbar=colour_bar(title))
+    return dict(cmin=0, cmax=top, colorscale=list(SEQUENTIAL), colorbar=colour_bar(title))
 
 
 def _grid(panels: int) -> tuple[int, int]:

@@ -34,9 +34,9 @@ from mi_utils.plots.style import (
     label_height,
     layout,
     limits,
+    log_axis,
     matched,
     shorten,
-    stops,
     tick_angle,
     token_labels,
     token_ticks,
@@ -59,6 +59,7 @@ __all__ = [
 ]
 
 Series = Real[Array, "n"] | Sequence[SupportsFloat]
+EVERY_POINT = 60  # points of a curve up to which each has its marker
 
 
 def heatmap(
@@ -114,13 +115,15 @@ def heatmap(
         signs = [["−" if v < minus_below else "" for v in row] for row in z]
         fig.add_trace(_written(signs, z, (low, high, scale), size=14))
     fig.data[0].hovertemplate = "<br>".join(lines) + "<extra></extra>"
-    width = 90 + 7 * max(map(len, y_labels)) + cols * cell_w + 90
+    bar = colour_bar(colour_title)
+    beside = max(90, 24 + 7 * max(map(len, bar["title"]["text"].split("<br>"))))
+    width = 90 + 7 * max(map(len, y_labels)) + cols * cell_w + beside
     x_axis = token_ticks(x_labels, cols * cell_w) | dict(title_text=escape(x_title or ""))
     x_axis["tickangle"] = tick_angle(x_labels, cell_w)
     y_axis = token_ticks(y_labels, rows * cell_h) | dict(title_text=escape(y_title or ""))
     x_axis["range"] = [-0.5, cols - 0.5]
     y_axis["range"] = [rows - 0.5, -0.5] if origin == "upper" else [-0.5, rows - 0.5]
-    colours = dict(cmin=low, cmax=high, colorscale=stops(scale), colorbar=colour_bar(colour_title))
+    colours = dict(cmin=low, cmax=high, colorscale=list(scale), colorbar=bar)
     plain = dict(showgrid=False, showline=False)
     height = rows * cell_h + 20 + label_height(x_labels, x_axis["tickangle"])
     fig.update_layout(coloraxis=colours, xaxis=x_axis | plain, yaxis=y_axis | plain)
@@ -170,6 +173,8 @@ def line(
 ) -> go.Figure:
     """Curves on a common x, told apart by colour, dash and marker together.
 
+    Each point has its marker; a curve of more than 60 points has fifteen.
+
     Args:
         ys: name in the legend -> its values, all of one length.
         x: numbers, or labels such as tokens; by default 0, 1, ...
@@ -185,6 +190,7 @@ def line(
     curves = {str(name): finite(values, f"ys[{name!r}]", "n") for name, values in ys.items()}
     count = len(next(iter(curves.values())))
     places, axis = _places(x, count)
+    shown = 0 if count <= EVERY_POINT else 15  # 0: all; the markers of a long curve would hide its dashes
     fig = go.Figure()
     for i, (name, y) in enumerate(curves.items()):
         _same_length(y, count, f"ys[{name!r}]")
@@ -198,7 +204,7 @@ def line(
             legendgroup=str(i),
             mode="lines+markers",
             line=style,
-            marker=dict(symbol=MARKERS[i % len(MARKERS)], size=7, maxdisplayed=15),
+            marker=dict(symbol=MARKERS[i % len(MARKERS)], size=7, maxdisplayed=shown),
             hovertemplate="%{x}: %{y:.4g}",
         )
     if stray := sorted(set(bands or ()) - set(curves)):
@@ -215,9 +221,9 @@ def line(
         )
     _check_logarithmic(fig, log_x, log_y)
     legend = 60 + 7 * max(map(len, curves)) if len(curves) > 1 else 0
-    logarithmic = dict(type="log", dtick="D2")  # ticks at 1, 2, 5, 10
-    fig.update_xaxes(title_text=escape(x_title or ""), **(logarithmic if log_x else axis))
-    fig.update_yaxes(title_text=escape(y_title or ""), **(logarithmic if log_y else {}))
+    heights = np.concatenate([np.asarray(trace.y) for trace in fig.data])
+    fig.update_xaxes(title_text=escape(x_title or ""), **(log_axis(places) if log_x else axis))
+    fig.update_yaxes(title_text=escape(y_title or ""), **(log_axis(heights) if log_y else {}))
     below = label_height(axis["ticktext"], axis["tickangle"]) if "ticktext" in axis else 0
     return layout(fig, title, 640 + legend, 340 + below, showlegend=len(curves) > 1)
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import SupportsFloat
 
+import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Real
 
-from mi_utils.plots.style import COLOURS, DASHES, MARKERS, Array, escape, finite, layout
+from mi_utils.plots.style import COLOURS, DASHES, MARKERS, Array, escape, finite, layout, log_axis
 
 Series = Real[Array, "n"] | Sequence[SupportsFloat]
 
@@ -16,6 +17,7 @@ def scatter(
     *,
     joined: bool = False,
     diagonal: bool = False,
+    hline: Mapping[str, SupportsFloat] | None = None,
     title: str | None = None,
     x_title: str | None = None,
     y_title: str | None = None,
@@ -27,6 +29,7 @@ def scatter(
     Args:
         groups: name in the legend -> its places on x and on y.
         diagonal: draw the line on which y equals x.
+        hline: name -> height of a horizontal reference line, whose name stands at its right end.
 
     Raises:
         ValueError: no groups, numbers that are not finite, an x without its y, or numbers that are not
@@ -36,7 +39,7 @@ def scatter(
         raise ValueError(
             "groups is empty; it should hold at least one group, as a mapping from name to (x, y)"
         )
-    fig, ends = go.Figure(), []
+    fig, all_x, all_y = go.Figure(), [], []
     for i, (name, (x, y)) in enumerate(groups.items()):
         across, up = finite(x, f"groups[{name!r}] on x", "n"), finite(y, f"groups[{name!r}] on y", "n")
         if len(across) != len(up):
@@ -60,18 +63,36 @@ def scatter(
             ),
             hovertemplate="%{x:.4g}, %{y:.4g}",
         )
-        ends += [across.min(), across.max(), up.min(), up.max()]
+        all_x.append(across)
+        all_y.append(up)
+    x_values, y_values = np.concatenate(all_x), np.concatenate(all_y)
     if diagonal:
+        ends = np.concatenate([x_values, y_values])
         fig.add_scatter(
-            x=[min(ends), max(ends)],
-            y=[min(ends), max(ends)],
+            x=[ends.min(), ends.max()],
+            y=[ends.min(), ends.max()],
             mode="lines",
             showlegend=False,
             line=dict(color="#555555", width=1, dash="dot"),
             hoverinfo="skip",
         )
-    ticks = dict(type="log", dtick="D2")
-    fig.update_xaxes(title_text=escape(x_title or ""), **(ticks if log_x else {}))
-    fig.update_yaxes(title_text=escape(y_title or ""), **(ticks if log_y else {}))
-    legend = 60 + 7 * max(map(len, groups)) if len(groups) > 1 else 0
-    return layout(fig, title, 520 + legend, 380, showlegend=len(groups) > 1)
+    lines = {str(name): float(height) for name, height in (hline or {}).items()}
+    for name, height in lines.items():
+        level = float(finite([height], f"hline[{name!r}]", "n")[0])
+        fig.add_hline(
+            level,
+            line=dict(color="#555555", width=1, dash="dot"),
+            annotation_text=escape(name),
+            annotation_position="right",
+            annotation_font=dict(size=11, color="#333333"),
+        )
+    fig.update_xaxes(title_text=escape(x_title or ""), **(log_axis(x_values) if log_x else {}))
+    fig.update_yaxes(title_text=escape(y_title or ""), **(log_axis(y_values) if log_y else {}))
+    several = len(groups) > 1
+    if not lines:
+        legend = 60 + 7 * max(map(len, groups)) if several else 0
+        return layout(fig, title, 520 + legend, 380, showlegend=several)
+    # The names of lines stand at the right of the drawing, so the legend goes below.
+    names = 30 + 7 * max(map(len, lines))
+    fig = layout(fig, title, 600 + names, 460, showlegend=several)
+    return fig.update_layout(margin_r=names, legend=dict(orientation="h", y=-0.2))

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import plotly.colors
 import plotly.graph_objects as go
 import torch
 
@@ -21,13 +22,14 @@ Array = torch.Tensor | np.ndarray
 Number = float | int  # beartype takes no int for a float
 Scale = tuple[str, ...]  # evenly spaced hexadecimal colours
 
-SEQUENTIAL: Scale = (
-    "#ffffe5", "#edf8c5", "#c7e9b4", "#7fcdbb", "#41b6c4", "#1d91c0", "#225ea8", "#253494", "#081d58",
-)  # fmt: skip
-DIVERGING: Scale = (
-    "#67001f", "#b2182b", "#d6604d", "#f4a582", "#fddbc7", "#f7f7f7",
-    "#d1e5f0", "#92c5de", "#4393c3", "#2166ac", "#053061",
-)  # fmt: skip
+
+def _hexadecimal(colours: Sequence[str]) -> Scale:
+    """Plotly's ``rgb(r, g, b)`` as HTML and plotly both read it."""
+    return tuple("#" + bytes(map(int, plotly.colors.unlabel_rgb(colour))).hex() for colour in colours)
+
+
+SEQUENTIAL: Scale = _hexadecimal(plotly.colors.sequential.YlGnBu)
+DIVERGING: Scale = _hexadecimal(plotly.colors.diverging.RdBu)
 INK = "#1a1a1a"
 SANS = "Open Sans, Segoe UI, Helvetica Neue, Arial, DejaVu Sans, sans-serif"
 MONO = "DejaVu Sans Mono, Menlo, Consolas, Liberation Mono, monospace"
@@ -160,10 +162,9 @@ def limits(
 
 
 def colour_at(fraction: Number, scale: Scale) -> tuple[int, int, int]:
-    """Red, green, blue (0-255) at ``fraction`` (0-1) of ``scale``, interpolated in sRGB as plotly does."""
-    table = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in scale])
-    places = np.linspace(0, 1, len(scale))
-    red, green, blue = (round(float(np.interp(fraction, places, table[:, i]))) for i in range(3))
+    """Red, green, blue (0-255) at ``fraction`` (0-1) of ``scale``, as plotly interpolates it."""
+    (colour,) = plotly.colors.sample_colorscale(list(scale), [min(max(float(fraction), 0.0), 1.0)])
+    red, green, blue = (round(part) for part in plotly.colors.unlabel_rgb(colour))
     return red, green, blue
 
 
@@ -212,23 +213,46 @@ def label_height(labels: Sequence[str], angle: int, size: int = 11) -> float:
     return -math.sin(math.radians(angle)) * 0.62 * size * max(map(len, labels))
 
 
-def stops(scale: Scale) -> list[list[Any]]:
-    """``scale`` as plotly wants it."""
-    return [[i / (len(scale) - 1), colour] for i, colour in enumerate(scale)]
+def log_axis(values: np.ndarray) -> dict[str, Any]:
+    """A logarithmic axis for these numbers, all above 0, on which every tick is written as a number.
+
+    Plotly's own choice writes ``2`` and ``5`` between powers of ten, and may write nothing at all where the
+    numbers lie within one decade.
+    """
+    places = log_ticks(float(values.min()), float(values.max()))
+    return dict(type="log", tickmode="array", tickvals=places, ticktext=[_power(place) for place in places])
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from a little below ``low`` to a little above ``high``, about four to eight of them."""
+    reach = 1.02 * (high / low) ** 0.05
+    low, high = low / reach, high * reach
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in (range(1, 10), (1, 2, 5), (1, 3), (1,)):
+        places = [digit * 10.0**exponent for exponent in exponents for digit in digits]
+        found = [place for place in places if low <= place <= high]
+        if len(found) < 4:  # the first has most of them
+            break
+        if len(found) <= 8:
+            return found
+    if len(found) > 8:  # powers of ten
+        return found[:: math.ceil(len(found) / 8)]
+    step = 10.0 ** math.floor(math.log10((high - low) / 3))
+    step *= max(factor for factor in (1, 2, 5) if factor * step <= (high - low) / 3)
+    return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _power(value: float) -> str:
+    """``0.001``, ``20,000``, ``3·10⁻⁶`` as plotly writes it."""
+    if 1e-4 <= value < 1e5:
+        return f"{value:,.10g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    power = f"10<sup>{int(exponent)}</sup>".replace("-", "−")
+    return power if float(mantissa) == 1 else f"{float(mantissa):g}·{power}"
 
 
 def colour_bar(title: str | None) -> dict[str, Any]:
-    """A thin colour bar at the right of the drawing, its title running along it."""
-    heading = dict(text=escape(title or ""), side="right")
+    """A thin colour bar at the right of the drawing, its title above it in short lines."""
+    lines = textwrap.wrap(title or "", 16, break_long_words=False)
+    heading = dict(text="<br>".join(escape(line) for line in lines), side="top")
     return dict(title=heading, thickness=14, outlinewidth=0.5, ticks="outside", x=1.01)
-
-
-def sentence(text: str) -> str:
-    """A line of text for an HTML page, escaped."""
-    return f'<div style="margin:4px 0">{html.escape(text)}</div>'
-
-
-def card(body: str) -> str:
-    """A frame for an HTML page: opaque and white, so that it reads in light and dark themes alike."""
-    style = f"background:#ffffff;color:{INK};border:1px solid #cccccc;border-radius:4px;padding:10px 12px"
-    return f'<div style="{style};font:13px/1.4 {SANS};overflow-x:auto">{body}</div>'

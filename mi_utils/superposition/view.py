@@ -16,15 +16,14 @@ from mi_utils.plots.style import (
     COLOURS,
     DIVERGING,
     INK,
-    MARKERS,
     MONO,
     SEQUENTIAL,
     colour_at,
+    colour_bar,
     escape,
     finite,
     ink_on,
     layout,
-    stops,
 )
 
 Number = float | int
@@ -153,55 +152,6 @@ def instance_slider(
         coloraxis=_signed_colours("W^T W, and b"), sliders=[dict(steps=steps, active=last, y=-0.12)]
     )
     return layout(fig, title, 760, 330).update_layout(margin_b=110)
-
-
-def points_figure(
-    points: Mapping[str, tuple[Float[Tensor, "point"], Float[Tensor, "point"]]],
-    *,
-    x_title: str,
-    y_title: str,
-    title: str | None = None,
-    hline: Mapping[str, Number] | None = None,
-    log_x: bool = False,
-) -> go.Figure:
-    """Points of several kinds, told apart by colour and marker, with named horizontal lines.
-
-    Raises:
-        ValueError: no kinds, or coordinates that are not finite.
-    """
-    if not points:
-        raise ValueError(
-            "points is empty; it should hold at least one kind, as a mapping from name to x and y"
-        )
-    fig = go.Figure()
-    for i, (name, (x, y)) in enumerate(points.items()):
-        marker = dict(
-            symbol=MARKERS[i % len(MARKERS)] + ("-open" if i else ""), size=7, color=COLOURS[i % len(COLOURS)]
-        )
-        fig.add_scatter(
-            x=finite(x, f"x of {name!r}", "point"),
-            y=finite(y, f"y of {name!r}", "point"),
-            mode="markers",
-            name=escape(name),
-            marker=marker,
-        )
-    for name, height in (hline or {}).items():
-        fig.add_hline(
-            height,
-            line=dict(color="#555555", width=1, dash="dot"),
-            annotation_text=escape(name),
-            annotation_position="right",
-            annotation_font=dict(size=11, color="#333333"),
-        )
-    fig.update_xaxes(title_text=escape(x_title), **(dict(type="log", dtick="D2") if log_x else {}))
-    fig.update_yaxes(title_text=escape(y_title))
-    room = 60 + 7 * max(map(len, points)) if len(points) > 1 else 0
-    fig = layout(
-        fig, title, 640 + max(room, 130 if hline else 0), 500 if hline else 360, showlegend=len(points) > 1
-    )
-    if hline:  # their names stand at the right of the drawing, so the legend goes below
-        fig.update_layout(margin_r=120, legend=dict(orientation="h", y=-0.2))
-    return fig
 
 
 def phase_figure(
@@ -352,5 +302,4 @@ def _gram_traces(gram: Float[Tensor, "n n"], bias: Float[Tensor, "n"]) -> tuple[
 
 
 def _signed_colours(title: str) -> dict:
-    bar = dict(title=dict(text=escape(title), side="right"), thickness=14, ticks="outside")
-    return dict(cmin=-1.2, cmax=1.2, colorscale=stops(DIVERGING), colorbar=bar)
+    return dict(cmin=-1.2, cmax=1.2, colorscale=list(DIVERGING), colorbar=colour_bar(title))

@@ -117,6 +117,17 @@ def test_what_may_drift_is_not_compared(change: Callable[[go.Figure], object]) -
     assert reduced(changed) == reduced(figure())
 
 
+def test_written_ticks_of_a_logarithmic_axis_are_numbers_and_its_kind_is_compared() -> None:
+    def axis(kind: str, *texts: str) -> str:
+        fig = go.Figure(go.Scatter(y=[1.0, 9.0]))
+        fig.update_yaxes(type=kind, tickvals=list(range(1, 1 + len(texts))), ticktext=texts)
+        return reduced(fig)
+
+    assert axis("log", "1", "2") == axis("log", "1", "2", "5")
+    assert axis("linear", "1", "2") != axis("linear", "1", "5")
+    assert axis("log", "1", "2") != axis("linear", "1", "2")
+
+
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i1", "i2", "i4", "u1", "u2", "u4"])
 def test_the_length_comes_from_the_bytes_where_no_shape_is_given(dtype: str) -> None:
     array = np.full(7, np.iinfo(dtype).max if dtype[0] in "iu" else 0.5, dtype=dtype)

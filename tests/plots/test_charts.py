@@ -13,7 +13,18 @@ import pytest
 import torch
 
 from mi_utils import plots
-from mi_utils.plots.style import COLOURS, DIVERGING, SEQUENTIAL, colour_at, finite, ink_on, limits, luminance
+from mi_utils.plots.style import (
+    COLOURS,
+    DIVERGING,
+    SEQUENTIAL,
+    colour_at,
+    finite,
+    ink_on,
+    limits,
+    log_axis,
+    log_ticks,
+    luminance,
+)
 
 TOKENS = ["<|endoftext|>", "The", " capital", " of", " France", " is", "\n", " <b>$x$</b>"]
 HOSTILE = "<b>A</b> &lt; $x$ %{y}"
@@ -379,6 +390,54 @@ BAD = {
     "tokens NaN": (lambda: plots.coloured_tokens(["a", "b"], BROKEN), "values has 2 NaN"),
     "overflow": (lambda: finite(np.array([1e300]), "values", "n"), "values has 1 NaN or infinite"),
 }
+
+
+@pytest.mark.parametrize("count", [1, 30, 60])
+def test_every_point_of_a_curve_has_its_marker(count):
+    trace = plots.line({"a": np.arange(count)}).data[0]
+    assert trace.mode == "lines+markers" and not trace.marker.maxdisplayed
+
+
+def test_a_long_curve_has_some_markers():
+    assert plots.line({"a": np.arange(61)}).data[0].marker.maxdisplayed == 15
+
+
+@pytest.mark.parametrize("low", [1e-9, 3.3e-5, 0.11, 1.0, 7.3, 990.0, 4.2e6])
+@pytest.mark.parametrize("ratio", [1.0, 1.01, 1.3, 1.7, 3, 9, 11, 99, 101, 1e4, 1e7, 1e12])
+def test_a_logarithmic_axis_has_its_ticks_written(low, ratio):
+    places = log_ticks(low, low * ratio)
+    assert 2 <= len(places) <= 12 and places == sorted(set(places))
+    reach = 1.03 * ratio**0.05
+    assert all(low / reach <= place <= low * ratio * reach for place in places)
+    axis = log_axis(np.array([low, low * ratio]))
+    assert axis["type"] == "log" and len(set(axis["ticktext"])) == len(places) and all(axis["ticktext"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "texts"),
+    [
+        (0.1, 1000, ["0.1", "1", "10", "100", "1,000"]),
+        (1, 100, ["1", "2", "5", "10", "20", "50", "100"]),
+        (1e-7, 1e-3, ["10<sup>−7</sup>", "10<sup>−6</sup>", "10<sup>−5</sup>", "0.0001", "0.001"]),
+        (2e-6, 8e-6, [f"{n}·10<sup>−6</sup>" for n in range(2, 9)]),
+        (0.11, 0.19, ["0.12", "0.14", "0.16", "0.18"]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis_are_round_numbers(low, high, texts):
+    assert log_axis(np.array([high, low]))["ticktext"] == texts
+
+
+def test_logarithmic_axes_of_curves_show_their_own_numbers():
+    fig = plots.line({"a": [1e-3, 1.0], "b": [10.0, 2.0]}, x=[1, 100], log_x=True, log_y=True)
+    assert list(fig.layout.xaxis.ticktext) == ["1", "2", "5", "10", "20", "50", "100"]
+    assert list(fig.layout.yaxis.ticktext) == ["0.001", "0.01", "0.1", "1", "10"]
+
+
+def test_the_title_of_a_colour_bar_stands_above_it_in_short_lines():
+    title = plots.heatmap(np.eye(2), colour_title="change of the metric from base (nats)").layout.coloraxis
+    lines = title.colorbar.title.text.split("<br>")
+    assert title.colorbar.title.side == "top" and max(map(len, lines)) <= 16
+    assert " ".join(lines) == "change of the metric from base (nats)"
 
 
 @pytest.mark.parametrize("case", list(BAD))

@@ -23,7 +23,7 @@ def three_groups(count: int = 4) -> dict:
     }
 
 
-def refused(groups, *said: str, **options: bool) -> None:
+def refused(groups, *said: str, **options) -> None:
     with pytest.raises(ValueError) as caught:
         plots.scatter(groups, **options)
     assert_one_sentence(caught.value, *said)
@@ -61,6 +61,14 @@ def test_the_diagonal_spans_all_points_of_all_groups():
     assert list(line.x) == list(line.y) == [-1, 9]
     assert line.mode == "lines" and line.showlegend is False and line.hoverinfo == "skip"
     assert len(plots.scatter(groups).data) == 2
+
+
+def test_reference_lines_have_their_names_and_room_for_them():
+    plain, lined = plots.scatter(three_groups()), plots.scatter(three_groups(), hline={"<half>": 0.5})
+    (line,), (name,) = lined.layout.shapes, lined.layout.annotations
+    assert (line.y0, line.y1, name.text) == (0.5, 0.5, "&lt;half&gt;")
+    assert lined.layout.margin.r > plain.layout.margin.r and lined.layout.legend.orientation == "h"
+    refused({"a": ([1], [1])}, "hline['half']", hline={"half": float("nan")})
 
 
 def test_logarithmic_axes():

@@ -108,7 +108,6 @@ def test_pairs_come_together_or_never_and_are_as_frequent_as_others():
         (lambda: superposition.gram_figure(weights(1, 2, 5) * math.nan, torch.zeros(1, 5), ["one"]), "W^T W"),
         (lambda: superposition.training_animation(weights(3, 2, 5), (0, 1)), "steps"),
         (lambda: superposition.instance_slider(weights(2, 2, 5), torch.zeros(2, 5), ["one"]), "names"),
-        (lambda: superposition.points_figure({}, x_title="", y_title=""), "points"),
         (
             lambda: superposition.phase_figure(
                 {"a": torch.full((2, 3), 0)}, torch.ones(2), torch.ones(2), "ab"
@@ -396,12 +395,6 @@ def test_phase_figures_write_the_kind_into_each_cell():
         {"trained": kinds}, torch.tensor([0.1, 1.0]), torch.tensor([0.5, 2.0]), ["a", "bb", "cc"]
     )
     assert list(fig.data[1].text) == ["a", "b", "c", "a"] and (fig.data[0].z == kinds.numpy()).all()
-
-
-def test_points_are_told_apart_by_marker():
-    one = (torch.rand(3), torch.rand(3))
-    fig = superposition.points_figure({"a": one, "b": one}, x_title="x", y_title="y", hline={"half": 0.5})
-    assert fig.data[0].marker.symbol != fig.data[1].marker.symbol and fig.layout.annotations[0].text == "half"
 
 
 # ----------------------------------------------------------------------------------------------------------
