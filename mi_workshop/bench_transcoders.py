@@ -9,7 +9,7 @@ import resource, time, torch
 from mi_utils import models, transcoders
 from mi_workshop.makers.atlas_transcoders import SHIPPED
 model = models.load_model("atlas", device="cpu")
-x, y = transcoders.activations(model, transcoders.sentences(3_000), thin=transcoders.atlas_mlps.THIN)
+x, y = transcoders.mlp_activations(model, transcoders.sentences(3_000), thin=transcoders.atlas_mlps.THIN)
 trainer, batches = transcoders.Trainer(SHIPPED, x, y, model="atlas"), transcoders.batches(x, y)
 for _ in range(20):
     trainer.step(*next(batches))

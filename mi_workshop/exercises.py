@@ -16,6 +16,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from mi_utils.plots import html
 from mi_workshop import sources
 
 # Metadata by which a generated file is told from a copy that a learner keeps beside it.
@@ -230,7 +231,8 @@ def _folded_solution(source: str) -> str:
 
 def _folded(summary: str, markdown: str) -> str:
     # Markdown inside HTML is rendered only with a blank line before and after it.
-    return f"<details>\n<summary>{summary}</summary>\n\n{markdown.strip()}\n\n</details>"
+    folded = "<details>\n<summary>{{ summary }}</summary>\n\n{{ text }}\n\n</details>"
+    return str(html.render(folded, summary=summary, text=html.Markup(markdown.strip())))
 
 
 def _metadata(nb: NotebookNode, name: str) -> dict[str, dict[str, object]]:

@@ -1,10 +1,12 @@
 """Formulas as MathML, which browsers show without a script."""
 
-import html
 import re
+from html import unescape
 from xml.etree.ElementTree import Element, tostring
 
 from latex2mathml.converter import convert_to_element
+
+from mi_utils.plots import html
 
 # What latex2mathml is given for an environment: it numbers some, lacks others, and passes those it does
 # not know through in silence. An empty name leaves the content alone.
@@ -12,6 +14,7 @@ _SAME = ("array", "bmatrix", "Bmatrix", "cases", "matrix", "pmatrix", "smallmatr
 _ENVIRONMENTS = {name: name for name in _SAME} | {"equation": "", "equation*": ""}
 _ENVIRONMENTS |= {name: "align*" for name in ("align", "align*", "aligned")}
 _ENVIRONMENT = re.compile(r"\\(begin|end)\{([A-Za-z]+\*?)\}")
+_AS_TEX = '<code class="tex" title="a formula in TeX">{{ tex }}</code>'
 _LEFT_OVER = re.compile(r"[\\&{}]")
 
 
@@ -42,7 +45,7 @@ def formula(tex: str, *, display: bool = False) -> str:
     try:
         return mathml(tex, display=display)
     except ValueError:
-        return f'<code class="tex" title="a formula in TeX">{html.escape(tex.strip())}</code>'
+        return str(html.render(_AS_TEX, tex=tex.strip()))
 
 
 def _known(match: re.Match[str]) -> str:
@@ -64,7 +67,7 @@ def _check_braces(tex: str) -> None:
 
 def _tidy(part: Element, tex: str) -> None:
     """Mend one element in place: text as text, and no more than browsers know of MathML."""
-    part.text = html.unescape(part.text) if part.text else part.text
+    part.text = unescape(part.text) if part.text else part.text
     part.attrib.pop("href", None)
     text = part.text or ""
     if part.tag != "mtext" and text not in ("{", "}", "\\") and _LEFT_OVER.search(text):

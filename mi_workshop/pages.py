@@ -4,12 +4,9 @@ nbconvert's templates take MathJax, require.js, mermaid and ipywidgets from the 
 MathML, plotly.js is inlined, a widget is a note, and the page's own policy has the browser refuse all else.
 """
 
-import html
 import json
 import os
-import re
 from collections.abc import Collection, Iterable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -21,10 +18,13 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+from mi_utils.plots import html
+from mi_utils.plots.html import Markup
 from mi_workshop import alt_text, sources
 from mi_workshop.execute import PLOTLY, WIDGET
 from mi_workshop.formulas import formula, mathml
 from mi_workshop.kernels import plain
+from mi_workshop.page_loads import external_loads
 from mi_workshop.page_style import style_sheet
 
 POLICY = (
@@ -33,6 +33,43 @@ POLICY = (
 )
 """The page's Content-Security-Policy. WebGL figures compile their shaders' code, hence 'unsafe-eval'."""
 
+# What is put in as it is: style sheet and scripts, which are the project's or plotly's, and what is Markup.
+_DOCUMENT = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ name }}</title>
+<link rel="icon" href="data:,">
+<style>
+{{ style }}
+</style>
+</head>
+<body>
+<a class="skip" href="#main">To the text</a>
+<header><nav aria-label="Pages">
+{%- if crumb %}<a href="index.html">All notebooks</a>{% else %}<span>All notebooks</span>{% endif -%}
+<span>{{ crumb }}</span></nav></header>
+<main id="main">
+{{ body }}
+</main>
+{% for script in scripts %}
+<script>{{ script }}</script>
+{% endfor %}
+</body>
+</html>
+"""
+_CELL = """\
+<div class="{{ classes }}">
+{%- if label %}<div class="label">{{ label }}</div>{% endif -%}
+{{ code }}{{ outputs }}</div>"""
+_FIGURE = """\
+<div class="output"><div class="figure" id="{{ name }}" role="group" aria-label="{{ label }}"
+ style="min-height:{{ height }}px"></div>
+<script type="application/json" id="{{ name }}-data">{{ data }}</script>
+<noscript>{{ label }}: the figure needs JavaScript.</noscript></div>"""
 _LABELS = {"solution": "Worked solution", "check": "Check", "parameters": "Parameters"}
 _DRAW = """
 for (const place of document.querySelectorAll(".figure")) {
@@ -89,49 +126,39 @@ def unconverted(nb: NotebookNode) -> list[str]:
 
 def document(name: str, body: str, *, crumb: str = "", scripts: Iterable[str] = ()) -> str:
     """A whole page around ``body`` (HTML); ``name`` and ``crumb`` are text."""
-    home = '<a href="index.html">All notebooks</a>' if crumb else "<span>All notebooks</span>"
-    code = "\n".join(f"<script>{script}</script>" for script in scripts)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(name)}</title>
-<link rel="icon" href="data:,">
-<style>
-{style_sheet()}
-</style>
-</head>
-<body>
-<a class="skip" href="#main">To the text</a>
-<header><nav aria-label="Pages">{home}<span>{html.escape(crumb)}</span></nav></header>
-<main id="main">
-{body}
-</main>
-{code}
-</body>
-</html>
-"""
+    return str(
+        html.render(
+            _DOCUMENT,
+            policy=Markup(POLICY),
+            name=name,
+            style=Markup(style_sheet()),
+            crumb=crumb,
+            body=Markup(body),
+            scripts=[Markup(script) for script in scripts],
+        )
+    )
 
 
 def _markdown_cell(cell: NotebookNode, source: Path, out: Path, built: Collection[str]) -> str:
     renderer = _Text(source, out, built, cell.get("attachments", {}))
     text = MarkdownWithMath(renderer=renderer)(cell.source)
-    return f'<div class="{_classes("text", cell)}">{text}</div>'
+    return html.render(
+        '<div class="{{ classes }}">{{ text }}</div>', classes=_classes("text", cell), text=Markup(text)
+    )
 
 
 def _code_cell(cell: NotebookNode, figures: "_Figures") -> str:
     label = next((text for tag, text in _LABELS.items() if tag in sources.tags(cell)), "")
-    head = f'<div class="label">{label}</div>' if label else ""
     source = sources.solved(cell.source) if "solution" in sources.tags(cell) else cell.source
     code = highlight(source, PythonLexer(), HtmlFormatter())
     outputs = "\n".join(_output(output, figures) for output in cell.outputs)
-    return f'<div class="{_classes("cell", cell)}">{head}{code}{outputs}</div>'
+    return html.render(
+        _CELL, classes=_classes("cell", cell), label=label, code=Markup(code), outputs=Markup(outputs)
+    )
 
 
 def _classes(kind: str, cell: NotebookNode) -> str:
-    return html.escape(" ".join([kind, *sorted(sources.tags(cell) & {"exercise", "extension"})]))
+    return " ".join([kind, *sorted(sources.tags(cell) & {"exercise", "extension"})])
 
 
 def _output(output: NotebookNode, figures: "_Figures") -> str:
@@ -143,7 +170,11 @@ def _output(output: NotebookNode, figures: "_Figures") -> str:
 
 
 def _text(text: str, kind: str = "") -> str:
-    return f'<div class="{html.escape(f"output {kind}".strip())}"><pre>{html.escape(plain(text))}</pre></div>'
+    return html.render(
+        '<div class="{{ classes }}"><pre>{{ text }}</pre></div>',
+        classes=f"output {kind}".strip(),
+        text=plain(text),
+    )
 
 
 def _bundle(data: dict[str, Any], metadata: dict[str, Any], figures: "_Figures") -> str:
@@ -153,7 +184,8 @@ def _bundle(data: dict[str, Any], metadata: dict[str, Any], figures: "_Figures")
         return figures.add(data[PLOTLY], _alt(metadata, "image/png") or alt_text.of(data[PLOTLY]))
     if "text/html" in data:
         note = _note(text) if WIDGET in data else ""
-        return f'<div class="output html">{data["text/html"]}</div>{note}'
+        shown = Markup(data["text/html"])
+        return html.render('<div class="output html">{{ shown }}</div>{{ note }}', shown=shown, note=note)
     if WIDGET in data:
         return _note(text)
     if "image/svg+xml" in data:
@@ -164,7 +196,7 @@ def _bundle(data: dict[str, Any], metadata: dict[str, Any], figures: "_Figures")
     for kind in ("text/markdown", "text/latex"):
         if kind in data:
             shown = MarkdownWithMath(renderer=_Formulas(escape=True))(data[kind])
-            return f'<div class="output text">{shown}</div>'
+            return html.render('<div class="output text">{{ shown }}</div>', shown=Markup(shown))
     return _text(text)
 
 
@@ -175,12 +207,13 @@ def _alt(metadata: dict[str, Any], kind: str) -> str:
 
 def _note(text: str) -> str:
     shown = text if len(text) <= 200 else text[:200] + "…"
-    return f'<div class="output note">Interactive in JupyterLab: <code>{html.escape(shown)}</code></div>'
+    note = '<div class="output note">Interactive in JupyterLab: <code>{{ shown }}</code></div>'
+    return html.render(note, shown=shown)
 
 
 def _image(address: str, alt: str) -> str:
-    alt = html.escape(alt or "output")
-    return f'<div class="output"><img src="{html.escape(address)}" alt="{alt}"></div>'
+    image = '<div class="output"><img src="{{ address }}" alt="{{ alt }}"></div>'
+    return html.render(image, address=address, alt=alt or "output")
 
 
 class _Figures:
@@ -192,15 +225,14 @@ class _Figures:
     def add(self, bundle: dict[str, Any], alt: str) -> str:
         self._count += 1
         layout = bundle.get("layout", {})
-        name = f"figure-{self._count}"
-        label = html.escape(alt)
         # "<" is written as an escape, so that no text in a figure can end the script element.
         data = json.dumps({"layout": {}, **bundle}).replace("<", "\\u003c")
-        return (
-            f'<div class="output"><div class="figure" id="{name}" role="group" aria-label="{label}" '
-            f'style="min-height:{int(layout.get("height") or 450)}px"></div>'
-            f'<script type="application/json" id="{name}-data">{data}</script>'
-            f"<noscript>{label}: the figure needs JavaScript.</noscript></div>"
+        return html.render(
+            _FIGURE,
+            name=f"figure-{self._count}",
+            label=alt,
+            height=int(layout.get("height") or 450),
+            data=Markup(data),
         )
 
     def scripts(self) -> list[str]:
@@ -231,7 +263,7 @@ class _Formulas(IPythonRenderer):
         return self._formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
 
     def block_mermaidjs(self, code: str) -> str:
-        return f"<pre><code>{html.escape(code)}</code></pre>"
+        return str(html.render("<pre><code>{{ code }}</code></pre>", code=code))
 
 
 class _Text(_Formulas):
@@ -263,67 +295,3 @@ def _address(url: str, source: Path, out: Path, built: Collection[str]) -> str |
     if target.exists():
         return quote(Path(os.path.relpath(target, out.resolve())).as_posix()) + fragment
     return None
-
-
-_LOADING = {
-    "audio": ("src",),
-    "embed": ("src",),
-    "iframe": ("src",),
-    "image": ("href", "xlink:href"),
-    "img": ("src", "srcset"),
-    "input": ("src",),
-    "link": ("href",),
-    "object": ("data",),
-    "script": ("src",),
-    "source": ("src", "srcset"),
-    "track": ("src",),
-    "use": ("href", "xlink:href"),
-    "video": ("src", "poster"),
-}
-_CSS_LOAD = re.compile(r"""url\(\s*["']?(?!data:|#)([^"')\s]+)|@import\s+["']?([^"';\s]+)""", re.IGNORECASE)
-_MODULE_LOAD = re.compile(r"""\bimport\b[^;'"]*["']([^"']+)["']""")
-
-
-def external_loads(text: str) -> list[str]:
-    """What a page would load from elsewhere as it is opened: addresses in its elements and style sheets.
-
-    Links that a reader may follow are none; nor is what a script may ask for, which the page's policy has the
-    browser refuse.
-    """
-    parser = _Loads()
-    parser.feed(text)
-    parser.close()
-    return parser.found
-
-
-class _Loads(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self._inside = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        for name in _LOADING.get(tag, ()):
-            address = given.get(name, "")
-            if address and not address.startswith(("data:", "blob:", "#")):
-                self.found.append(f"{tag} {name}={address[:200]}")
-        if tag == "meta" and given.get("http-equiv", "").lower() == "refresh":
-            self.found.append("meta refresh")
-        self._css(given.get("style", ""))
-        self.found += external_loads(given.get("srcdoc", ""))
-        self._inside = "module" if tag == "script" and given.get("type") == "module" else tag
-
-    handle_startendtag = handle_starttag
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside == "style":
-            self._css(data)
-        elif self._inside == "module":
-            self.found += [f"import {name}" for name in _MODULE_LOAD.findall(data)]
-
-    def _css(self, text: str) -> None:
-        self.found += [f"CSS {address or imported}" for address, imported in _CSS_LOAD.findall(text)]

@@ -1,6 +1,5 @@
 """Run the series without a screen, and write what it gives to ``build/``."""
 
-import html
 import os
 import sys
 import tempfile
@@ -9,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mi_utils import config
+from mi_utils.plots import html
 from mi_workshop import kernels, pages, readme, results, sources
 from mi_workshop.results import Result
 
@@ -74,7 +74,8 @@ def _one(path: Path, out: Path, built: set[str], say: Callable[[str], None]) -> 
         page = pages.page(ran.executed, path, out=out, built=built, error=result.error)
     except ValueError as refused:
         result = replace(result, error="\n".join(filter(None, [result.error, str(refused)])))
-        page = pages.document(result.title, f"<pre>{html.escape(result.error)}</pre>", crumb=path.stem)
+        said = html.render("<pre>{{ error }}</pre>", error=result.error)
+        page = pages.document(result.title, said, crumb=path.stem)
     results.write_text(out / f"{path.stem}.html", page)
     say(f"{path.stem}: {result.minutes:.1f} minutes, {result.peak_gib:.1f} GiB, {result.verdict}")
     if result.error:

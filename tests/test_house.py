@@ -6,22 +6,6 @@ from house import ROOT, House, notebook_code, part, read_house
 from house_rules import GROUND, RULES, TOPICS, Rule, faults_of_notebook
 
 STILL = (
-    "mi_utils.plots.card in",
-    "mi_utils.plots.sentence in",
-    "function activations in",
-    "function card in",
-    "function page in",
-    "function read in",
-    "mi_utils.grading.core puts HTML together by hand",
-    "mi_utils.grading.own puts HTML together by hand",
-    "mi_utils.grading.progress puts HTML together by hand",
-    "mi_utils.plots.style puts HTML together by hand",
-    "mi_utils.plots.text puts HTML together by hand",
-    "mi_workshop.exercises puts HTML together by hand",
-    "mi_workshop.formulas puts HTML together by hand",
-    "mi_workshop.pages puts HTML together by hand",
-    "mi_workshop.run puts HTML together by hand",
-    "mi_utils.superposition.view is long",
     "mi_utils.transcoders.training is long",
     "02_sparse_autoencoders imports",
     "07_cross_layer_transcoders imports",

@@ -104,7 +104,7 @@ class ChecksTable:
         verdicts = [line.verdict for line in self.lines]
         counts = [f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts)]
         folded = html.render(_FOLDED, summary=f"Checks: {', '.join(counts)}", table=shown.html())
-        return str(html.card(folded))
+        return str(html.frame(folded))
 
 
 @dataclass(frozen=True)

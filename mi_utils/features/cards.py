@@ -333,7 +333,7 @@ def page(source: Source, latents: Sequence[int], title: str) -> str:
     fonts = f":root{{--ink:{INK};--faint:{FAINT};--sans:{SANS};--mono:{MONO}}}"
     levels = "".join(f".c{level}{{{colours(level)}}}" for level in range(LEVELS))
     style = f"{fonts}{_file('page.css')}code{{{LINE}}}{levels}"
-    return html.page(title, body, script=_file("page.js"), style=style)
+    return html.document(title, body, script=_file("page.js"), style=style)
 
 
 def _file(name: str) -> str:

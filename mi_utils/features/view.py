@@ -24,16 +24,16 @@ _NONE = -1  # a dropdown whose only value is None takes no other value after
 
 @dataclass(frozen=True, repr=False)
 class Dashboard:
-    """A card, shown by Jupyter; its plain text is only whose it is, which never drifts."""
+    """A card, shown by Jupyter; its plain text is only its unit, since another may be chosen elsewhere."""
 
     html: str
-    name: str
+    unit: str
 
     def _repr_html_(self) -> str:
         return self.html
 
     def __repr__(self) -> str:
-        return f"Dashboard({self.name})"
+        return f"Dashboard({self.unit})"
 
 
 def dashboard(
@@ -61,12 +61,12 @@ def dashboard(
     """
     latent = acts.check_latent(latent)
     source = Source(model, acts, directions, unit, seed)
-    return Dashboard(_framed(card(source, latent)), f"{unit} {latent}")
+    return Dashboard(_framed(card(source, latent)), unit)
 
 
 def _framed(body: Markup) -> str:
     """In the frame, as a plain text: text that is added to :class:`Markup` later would be escaped."""
-    return str(html.card(body, style="max-width:1040px"))
+    return str(html.frame(body, style="max-width:1040px"))
 
 
 class LatentBrowser(widgets.VBox):
@@ -125,7 +125,7 @@ class LatentBrowser(widgets.VBox):
 
     def __repr__(self) -> str:
         searched = f", fires on {self.search.value!r}" if self.search.value else ""
-        return f"LatentBrowser({self._source.unit} {self.latent.value}{searched})"
+        return f"LatentBrowser({self._source.unit}{searched})"
 
     def _step(self, by: int) -> None:
         """To the neighbour by density; from a latent that never fires, to the sparsest."""

@@ -2,7 +2,6 @@
 
 import ast
 import functools
-import html
 import importlib
 import inspect
 import textwrap
@@ -12,9 +11,17 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any, Literal
 
+import jinja2
+
 from mi_utils import config
 from mi_utils.grading import store
 
+_VERDICT = jinja2.Template(
+    '<div style="border-left:4px solid {{ colour }};padding:.3em .8em;white-space:pre-wrap">'
+    "<b>{{ mark }} {{ verdict.title }}: {{ verdict.status }}</b>"
+    "{% if verdict.text %}<br>{{ verdict.text }}{% endif %}</div>",
+    autoescape=True,
+)
 STOPPED = "error"  # the mistake of every exercise: the learner's own code stopped with an exception
 
 
@@ -134,11 +141,7 @@ class Verdict:
     def _repr_html_(self) -> str:
         marks = {"passed": ("✓", "#00795a"), "not yet": ("…", "#6b6b6b"), "mistake": ("✗", "#b34700")}
         mark, colour = marks[self.status]
-        text = f"<br>{html.escape(self.text)}" if self.text else ""
-        return (
-            f'<div style="border-left:4px solid {colour};padding:.3em .8em;white-space:pre-wrap">'
-            f"<b>{mark} {html.escape(self.title)}: {self.status}</b>{text}</div>"
-        )
+        return _VERDICT.render(verdict=self, mark=mark, colour=colour)
 
 
 def check(exercise_id: str, answer: Any, **context: Any) -> Verdict:

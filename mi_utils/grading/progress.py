@@ -1,10 +1,13 @@
 """What has been solved so far, notebook by notebook."""
 
-import html
 from dataclasses import dataclass
+
+import jinja2
 
 from mi_utils.grading import store
 from mi_utils.grading.core import EXERCISES
+
+_LINES = jinja2.Template("<pre>{{ text }}</pre>", autoescape=True)
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Progress:
         return "\n".join([f"{done} of {len(self.rows)} exercises solved", *lines])
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(repr(self))}</pre>"
+        return _LINES.render(text=repr(self))
 
 
 def progress(notebook: str | None = None) -> Progress:

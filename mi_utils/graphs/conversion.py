@@ -123,7 +123,7 @@ def _logit_node(pruned: Pruned, rank: int, text: str, rest: dict[str, Any]) -> N
     return Node(f"{layer}_{token}_{pos}", token, layer, pos, LOGIT, f"L_{token}-{pos}", label, rest)
 
 
-def read(path: str | Path) -> GraphFile:
+def load(path: str | Path) -> GraphFile:
     """Read a graph file.
 
     Raises:
@@ -140,7 +140,7 @@ def read(path: str | Path) -> GraphFile:
         raise ValueError(f"{path.name}: {said}") from None
 
 
-def write(graph_file: GraphFile, path: str | Path) -> Path:
+def save(graph_file: GraphFile, path: str | Path) -> Path:
     """Write a graph file: to a temporary name, then moved into place.
 
     Raises:

@@ -154,7 +154,7 @@ def export(
     if not path.parent.is_dir():
         raise ValueError(f"path is {str(path)!r}; it should be in a folder that exists")
     heading = title or graph_file.metadata["prompt"]
-    content = html.page(
+    content = html.document(
         heading,
         html.render(_BODY, title=heading),
         script=f"\n{_front(*_SCRIPTS, 'page.js')}\n",

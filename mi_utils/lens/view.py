@@ -123,7 +123,7 @@ class LensBrowser(widgets.VBox):
             body = self._body()
         except ValueError as error:
             body = html.sentence(" ".join(str(error).split()))
-        self.page.value = str(html.card(body))
+        self.page.value = str(html.frame(body))
 
     def _body(self) -> Markup:
         tokens, (low, high) = prompts.encode(self._model, self.prompt.value)[0], self.layers.value

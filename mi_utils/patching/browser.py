@@ -111,7 +111,7 @@ class PatchingBrowser(widgets.VBox):
         state = tuple(part.value for part in self._choices)
         try:
             if state not in self._maps:
-                self.page.value = html.card(html.sentence("Patching, one site at a time..."))
+                self.page.value = html.frame(html.sentence("Patching, one site at a time..."))
                 clean, corrupted, answer, wrong, site, metric, direction = state
                 self._maps[state] = patching_map(
                     self._model,
@@ -123,9 +123,9 @@ class PatchingBrowser(widgets.VBox):
                     metric=metric,
                     direction=direction,
                 )
-            self.page.value = html.card(self._body(self._maps[state]))
+            self.page.value = html.frame(self._body(self._maps[state]))
         except ValueError as error:
-            self.page.value = html.card(html.sentence(" ".join(str(error).split())))
+            self.page.value = html.frame(html.sentence(" ".join(str(error).split())))
 
     def _body(self, found: PatchingMap) -> Markup:
         edited, other = (

@@ -4,7 +4,7 @@ Text of a model, a learner or a file is put into a jinja2 template, which escape
 :class:`markupsafe.Markup`, and goes into another template as it is::
 
     rows = html.render("<li>{{ token }}</li>", token=token)
-    shown = html.card(html.render("<b>{{ name }}</b><ul>{{ rows }}</ul>", name=name, rows=rows))
+    shown = html.frame(html.render("<b>{{ name }}</b><ul>{{ rows }}</ul>", name=name, rows=rows))
 
 Where one function renders a template many times, ``html.template`` compiles it once.
 """
@@ -29,7 +29,7 @@ _ENVIRONMENT = jinja2.Environment(
     finalize=lambda value: "" if value is None else value,
 )
 
-_CARD = (
+_FRAME = (
     f"background:#ffffff;color:{INK};border:1px solid #cccccc;border-radius:4px;padding:10px 12px;"
     f"font:13px/1.4 {SANS};overflow-x:auto"
 )
@@ -75,7 +75,7 @@ def sentence(text: object) -> Markup:
     return render('<div style="margin:4px 0">{{ text }}</div>', text=text)
 
 
-def card(body: str, *, style: str = "") -> Markup:
+def frame(body: str, *, style: str = "") -> Markup:
     """The frame around what a notebook shows.
 
     It is opaque and white, so that it reads in light and dark themes alike, and scrolls where it is wider
@@ -86,11 +86,11 @@ def card(body: str, *, style: str = "") -> Markup:
         style: declarations of CSS beside those of the frame.
     """
     return render(
-        '<div style="{{ frame }}{{ style }}">{{ body }}</div>', frame=_CARD, style=f";{style}", body=body
+        '<div style="{{ frame }}{{ style }}">{{ body }}</div>', frame=_FRAME, style=f";{style}", body=body
     )
 
 
-def page(
+def document(
     title: str, body: str, *, script: str = "", style: str = "", data: Mapping[str, Any] | None = None
 ) -> str:
     """A whole HTML file. Its policy lets it load nothing, and run no script but ``script``.

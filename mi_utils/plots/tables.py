@@ -76,7 +76,7 @@ class Table:
         return "\n".join([self.caption] * bool(self.caption) + shown)
 
     def _repr_html_(self) -> str:
-        return str(html.card(self.html()))
+        return str(html.frame(self.html()))
 
     def html(self) -> html.Markup:
         """The ``<table>`` alone, without a frame around it."""

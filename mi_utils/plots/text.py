@@ -1,12 +1,12 @@
 """Tokens on coloured grounds, as HTML: the part of :mod:`mi_utils.plots.charts` that is no plotly figure."""
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Real
 
+from mi_utils.plots import html
 from mi_utils.plots.style import (
     DIVERGING,
     INK,
@@ -19,6 +19,25 @@ from mi_utils.plots.style import (
     ink_on,
     limits,
     matched,
+)
+
+_PARAGRAPHS = """\
+{% if title %}<div style="font:600 14px {{ sans }}">{{ title }}</div>{% endif %}
+{% for heading, cells in paragraphs %}
+{% if heading %}<div style="font:600 12px {{ sans }};margin-top:8px">{{ heading }}</div>{% endif %}
+<div style="margin-top:4px">
+{%- for cell, ends_line in cells %}{{ cell }}{% if ends_line %}<br>{% endif %}{% endfor -%}
+</div>
+{% endfor %}
+<div style="font:11px {{ sans }};margin-top:8px">{{ colour_title }}&ensp;
+{%- for number, paint in legend -%}
+<span style="display:inline-block;padding:1px 6px;{{ paint }}">{{ number }}</span>
+{%- endfor -%}
+</div>"""
+_CELL = (
+    '<span style="display:inline-block;vertical-align:top;text-align:center;margin:1px 0 3px">'
+    '<span title="{{ label }}: {{ number }}" style="{{ style }}">{{ label }}</span>'
+    '{% if numbered %}<br><span style="font-size:10px">{{ number }}</span>{% endif %}</span>'
 )
 
 
@@ -71,25 +90,26 @@ def coloured_tokens(
         else matched(names, len(table), "names", "row of values", longest=200)
     )
     low, high, scale = limits(table, diverging)
+    colours = (low, high, scale)
     paragraphs = []
     for heading, row in zip(headings, table, strict=True):
-        if heading:
-            style = f"font:600 12px {SANS};margin-top:8px"
-            paragraphs.append(f'<div style="{style}">{html.escape(heading)}</div>')
         numbered = set(np.argsort(-np.abs(row), kind="stable")[:strongest].tolist())
         cells = [
-            _cell(label, float(value), (low, high, scale), i in numbered)
-            + ("<br>" if str(token).endswith("\n") else "")
+            (_cell(label, float(value), colours, i in numbered), str(token).endswith("\n"))
             for i, (token, label, value) in enumerate(zip(tokens, labels, row, strict=True))
         ]
-        paragraphs.append(f'<div style="margin-top:4px">{"".join(cells)}</div>')
-    head = f'<div style="font:600 14px {SANS}">{html.escape(title)}</div>' if title else ""
-    card = (
-        f'<div style="background:#ffffff;color:{INK};border:1px solid #cccccc;border-radius:4px;'
-        f'padding:10px 12px;max-width:900px;font:13px/1.4 {MONO}">'
+        paragraphs.append((heading, cells))
+    ends = np.linspace(low, high, 5).tolist()
+    body = html.render(
+        _PARAGRAPHS,
+        title=title,
+        paragraphs=paragraphs,
+        colour_title=colour_title,
+        legend=[(_number(value, colours), _paint(value, colours)) for value in ends],
+        sans=SANS,
     )
-    body = head + "".join(paragraphs) + _legend(low, high, scale, colour_title)
-    return ColouredTokens(f"{card}{body}</div>", *table.shape)
+    card = html.frame(body, style=f"max-width:900px;font:13px/1.4 {MONO}")
+    return ColouredTokens(str(card), *table.shape)
 
 
 def _number(value: float, colours: tuple[float, float, Scale]) -> str:
@@ -103,24 +123,15 @@ def _paint(value: float, colours: tuple[float, float, Scale]) -> str:
     return f"background:#{bytes(ground).hex()};color:{ink_on(ground)}"
 
 
-def _cell(label: str, value: float, colours: tuple[float, float, Scale], numbered: bool) -> str:
+def _cell(label: str, value: float, colours: tuple[float, float, Scale], numbered: bool) -> html.Markup:
     low, high, _ = colours
     weight = round(4 * abs(value) / max(abs(low), abs(high)))
     rule = f"{weight}px {'dotted' if value < 0 else 'solid'} {INK}"
-    under = f'<br><span style="font-size:10px">{_number(value, colours)}</span>' if numbered else ""
     style = f"display:inline-block;white-space:pre;padding:1px 2px;border-bottom:{rule};"
-    style += _paint(value, colours)
-    shown = html.escape(label)
-    return (
-        '<span style="display:inline-block;vertical-align:top;text-align:center;margin:1px 0 3px">'
-        f'<span title="{shown}: {_number(value, colours)}" style="{style}">{shown}</span>{under}</span>'
+    return html.render(
+        _CELL,
+        label=label,
+        number=_number(value, colours),
+        style=style + _paint(value, colours),
+        numbered=numbered,
     )
-
-
-def _legend(low: float, high: float, scale: Scale, colour_title: str) -> str:
-    swatches = "".join(
-        f'<span style="display:inline-block;padding:1px 6px;{_paint(value, (low, high, scale))}">'
-        f"{_number(value, (low, high, scale))}</span>"
-        for value in np.linspace(low, high, 5).tolist()
-    )
-    return f'<div style="font:11px {SANS};margin-top:8px">{html.escape(colour_title)}&ensp;{swatches}</div>'

@@ -50,8 +50,12 @@ def save(sae: SAE, folder: Path | str, *, dtype: torch.dtype = torch.float32, **
     return folder
 
 
-def load(folder: Path | str) -> SAE:
+def load(folder: Path | str, *, device: str | torch.device = "cpu") -> SAE:
     """An SAE from a folder in SAELens' format, in float32.
+
+    Args:
+        folder: that :func:`save` or SAELens wrote.
+        device: where it is put.
 
     Raises:
         ValueError: files that are missing or damaged, or an SAE of a kind that is not read here.
@@ -59,7 +63,8 @@ def load(folder: Path | str) -> SAE:
     folder = Path(folder)
     try:
         config = json.loads((folder / CONFIG).read_text())
-        return from_parts(config, load_file(folder / WEIGHTS))
+        weights = load_file(folder / WEIGHTS)
+        return from_parts(config, {name: value.to(device) for name, value in weights.items()})
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"  # without the path
         raise ValueError(

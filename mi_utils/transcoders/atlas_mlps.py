@@ -59,7 +59,7 @@ def content_words() -> frozenset[str]:
 
 
 @torch.no_grad()
-def activations(
+def mlp_activations(
     model: TransformerBridge, texts: Sequence[Sequence[str]], *, thin: float | int = 1, seed: int = 0
 ) -> tuple[Float[Tensor, "layer token d_model"], Float[Tensor, "layer token d_model"]]:
     """What each MLP reads and writes on sentences, without their start tokens.

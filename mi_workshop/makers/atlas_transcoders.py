@@ -130,7 +130,7 @@ def neurons(model: TransformerBridge, k: int, data: tuple[Tensor, Tensor], texts
 
 def _posts(model: TransformerBridge, texts: list[list[str]], names: list[str]) -> Tensor:
     parts = []
-    for length in sorted({len(text) for text in texts}):  # the order of ``transcoders.activations``
+    for length in sorted({len(text) for text in texts}):  # the order of ``transcoders.mlp_activations``
         tokens = atlas.encode(model, [" ".join(text) for text in texts if len(text) == length])
         parts.append(harvest.activations(model, tokens, names, batch_size=256))
     return torch.cat(parts, dim=1)
@@ -146,14 +146,14 @@ def _strongest(posts: Tensor, means: Tensor, lengths: Tensor, k: int) -> Tensor:
 def test_data(model: TransformerBridge) -> tuple[tuple[Tensor, Tensor], list[list[str]]]:
     """What the MLPs read and write on held-out sentences, and the sentences."""
     texts = [[*p.text.split(), p.answer] for made in transcoders.held_out().values() for p in made]
-    return transcoders.activations(model, texts), texts
+    return transcoders.mlp_activations(model, texts), texts
 
 
 def main() -> None:
     """Train what ships, then the table."""
     for name in ("atlas", "atlas-lookup"):
         model = models.load_model(name)
-        data = transcoders.activations(
+        data = transcoders.mlp_activations(
             model, transcoders.sentences(SENTENCES), thin=transcoders.atlas_mlps.THIN
         )
         transcoders.save(trained(model, SHIPPED, data), data_files.folder() / FILES[name])
@@ -164,7 +164,9 @@ def main() -> None:
             command=COMMAND,
         )
     model = models.load_model("atlas")
-    data = transcoders.activations(model, transcoders.sentences(SENTENCES), thin=transcoders.atlas_mlps.THIN)
+    data = transcoders.mlp_activations(
+        model, transcoders.sentences(SENTENCES), thin=transcoders.atlas_mlps.THIN
+    )
     test, texts = test_data(model)
     points = []
     for seed in SEEDS:  # the one that ships has the first; the others show the spread

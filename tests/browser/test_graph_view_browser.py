@@ -248,7 +248,7 @@ def test_a_saved_state_is_a_graph_file_and_comes_back(opened, open_page, tmp_pat
     focus(opened, CAPITAL)
     opened.keyboard.press("p")
     opened.keyboard.press("Enter")
-    file = graphs.read(saved(opened, tmp_path))
+    file = graphs.load(saved(opened, tmp_path))
     state = {
         "pinnedIds": [FEATURE, OTHER, CAPITAL],
         "supernodes": [["Texas", FEATURE, OTHER]],

@@ -267,7 +267,7 @@ def test_a_mistake_says_what_it_is_and_what_was_seen(double):
         (..., "… Double &lt;it&gt;: not yet", "Write your answer"),
         (lambda x: x, "✗ Double &lt;it&gt;: mistake", "That is &lt;the&gt; number itself."),
         (lambda x: "<b>&", "✗ Double &lt;it&gt;: mistake", "not &lt;b&gt;&amp;."),
-        (lambda x: {}["<b>"], "✗ Double &lt;it&gt;: mistake", "KeyError: &#x27;&lt;b&gt;&#x27;"),
+        (lambda x: {}["<b>"], "✗ Double &lt;it&gt;: mistake", "KeyError: &#39;&lt;b&gt;&#39;"),
     ],
 )
 def test_a_verdict_in_a_page_is_escaped(double, answer, mark, text):

@@ -190,23 +190,23 @@ def test_a_round_trip_loses_nothing(content, small, tmp_path):
     content = made[content].to_json() if isinstance(content, str) else content
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     first.write_text(json.dumps(content))
-    read = graphs.read(first)
-    assert graphs.write(read, second) == second
-    assert json.loads(second.read_text()) == content and graphs.read(second) == read
+    read = graphs.load(first)
+    assert graphs.save(read, second) == second
+    assert json.loads(second.read_text()) == content and graphs.load(second) == read
     assert sorted(one.name for one in tmp_path.iterdir()) == ["first.json", "second.json"]
 
 
 def test_a_failed_write_leaves_the_old_file(small, tmp_path):
-    path = graphs.write(small, tmp_path / "a.json")
+    path = graphs.save(small, tmp_path / "a.json")
     before = path.read_bytes()
     bad = graphs.GraphFile({**small.metadata, "made": float("nan")}, small.q_params, small.nodes, small.links)
     with pytest.raises(
         ValueError, match=r"^the graph can't be written as JSON .*; its numbers should be finite$"
     ):
-        graphs.write(bad, path)
+        graphs.save(bad, path)
     assert path.read_bytes() == before and [one.name for one in tmp_path.iterdir()] == ["a.json"]
     with pytest.raises(ValueError, match=r"^path is '.*a.json'; it should be in a folder that exists$"):
-        graphs.write(small, tmp_path / "none" / "a.json")
+        graphs.save(small, tmp_path / "none" / "a.json")
 
 
 def test_the_state_of_the_view_is_saved_and_keeps_the_rest():
@@ -355,7 +355,7 @@ def test_a_bad_file_is_refused_in_one_sentence_that_names_it(name, raw, tmp_path
     file = tmp_path / "bad.json"
     file.write_text(json.dumps(changed(raw, path, value)))
     with pytest.raises(ValueError) as refused:
-        graphs.read(file)
+        graphs.load(file)
     assert str(refused.value) == f"bad.json: {sentence}"
 
 
@@ -365,7 +365,7 @@ def test_what_is_not_json_is_refused(content, tmp_path):
     with pytest.raises(
         ValueError, match=r"^bad.json: this is not JSON \(.*\); it should be a graph in JSON$"
     ):
-        graphs.read(tmp_path / "bad.json")
+        graphs.load(tmp_path / "bad.json")
 
 
 def test_what_is_no_graph_file_at_all_is_refused(tmp_path):
@@ -373,15 +373,15 @@ def test_what_is_no_graph_file_at_all_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"^there is no file 'bad.json' to read; path should be a graph file$"
     ):
-        graphs.read(file)
+        graphs.load(file)
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"^bad.json: this is not UTF-8; it should be a graph in JSON$"):
-        graphs.read(file)
+        graphs.load(file)
     file.write_text("[1]")
     with pytest.raises(
         ValueError, match=r"^bad.json: this is \[1\]; it should be an object with metadata, qParams, "
     ):
-        graphs.read(file)
+        graphs.load(file)
 
 
 def test_a_graph_made_by_hand_is_checked_as_well(small):

@@ -139,7 +139,7 @@ def test_the_browser_starts_from_the_state_of_the_file():
 def test_what_is_set_is_saved(small, tmp_path):
     browser = graphs.GraphBrowser(small)
     browser.pinned, browser.supernodes, browser.clicked = ["1_40_2"], [["Texas", "0_7_1", "1_3_2"]], "0_7_1"
-    saved = graphs.read(graphs.write(browser.saved(), tmp_path / "a.json"))
+    saved = graphs.load(graphs.save(browser.saved(), tmp_path / "a.json"))
     wanted = {"pinnedIds": ["1_40_2"], "supernodes": [["Texas", "0_7_1", "1_3_2"]], "clickedId": "0_7_1"}
     assert saved.q_params == wanted and saved.nodes == small.nodes
     again = graphs.GraphBrowser(saved)

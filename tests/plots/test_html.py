@@ -39,10 +39,10 @@ class Elements(HTMLParser):
 def test_text_is_escaped_once_in_elements_and_in_attributes_and_markup_is_kept():
     cell = html.render('<td title="{{ text }}">{{ text }}</td>', text=HOSTILE)
     row = html.render("<tr>{{ cell }}{{ nothing }}</tr>", cell=cell, nothing=None)
-    (attributes, text) = Elements(html.card(row)).all("td")[0]
+    (attributes, text) = Elements(html.frame(row)).all("td")[0]
     assert attributes == {"title": HOSTILE} and text == HOSTILE
-    assert [tag for tag, *_ in Elements(html.card(row)).found] == ["div", "tr", "td"]
-    assert [tag for tag, *_ in Elements(html.card(HOSTILE)).found] == ["div"], "plain text is no body"
+    assert [tag for tag, *_ in Elements(html.frame(row)).found] == ["div", "tr", "td"]
+    assert [tag for tag, *_ in Elements(html.frame(HOSTILE)).found] == ["div"], "plain text is no body"
     assert Elements(html.sentence(HOSTILE)).all("div")[0][1] == HOSTILE
 
 
@@ -52,7 +52,7 @@ def test_a_name_that_is_not_given_is_an_error():
 
 
 def test_a_card_is_opaque_and_scrolls():
-    style = Elements(html.card("a", style="max-width:900px")).all("div")[0][0]["style"]
+    style = Elements(html.frame("a", style="max-width:900px")).all("div")[0][0]["style"]
     assert {"background:#ffffff", "color:#1a1a1a", "overflow-x:auto", "max-width:900px"} <= set(
         style.split(";")
     )
@@ -60,7 +60,7 @@ def test_a_card_is_opaque_and_scrolls():
 
 def test_a_page_shows_its_text_as_text_and_keeps_its_data():
     body = html.render("<h1>{{ title }}</h1>", title=HOSTILE)
-    page = Elements(html.page(HOSTILE, body, script="go();", data={"graph-data": {"a": [HOSTILE, 1.5]}}))
+    page = Elements(html.document(HOSTILE, body, script="go();", data={"graph-data": {"a": [HOSTILE, 1.5]}}))
     assert page.all("title")[0][1].strip() == page.all("h1")[0][1].strip() == HOSTILE
     assert page.all("img") == []
     (kind, data), (_, script) = page.all("script")
@@ -71,7 +71,7 @@ def test_a_page_shows_its_text_as_text_and_keeps_its_data():
 
 @pytest.mark.parametrize("script", ["", "go(a < b && c > 'd');\n// é\n"])
 def test_the_policy_of_a_page_lets_it_load_nothing_and_run_its_own_script_only(script):
-    content = html.page("t", Markup("<p>a</p>"), script=script, style="p > b { color: red }")
+    content = html.document("t", Markup("<p>a</p>"), script=script, style="p > b { color: red }")
     (policy,) = re.findall('Content-Security-Policy" content="([^"]*)"', content)
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
     own = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -96,10 +96,10 @@ def test_the_policy_of_a_page_lets_it_load_nothing_and_run_its_own_script_only(s
 )
 def test_what_would_end_its_own_element_is_refused(given, said):
     with pytest.raises(ValueError) as caught:
-        html.page("t", "b", **given)
+        html.document("t", "b", **given)
     assert_one_sentence(caught.value, said)
 
 
 def test_data_that_json_cannot_hold_are_refused():
     with pytest.raises(ValueError, match="JSON"):
-        html.page("t", "b", data={"d": float("nan")})
+        html.document("t", "b", data={"d": float("nan")})

@@ -99,6 +99,13 @@ def test_half_precision_on_disk_is_float32_in_memory(architecture: str, tmp_path
     assert_same_function(found, theirs, noise(50, D_IN))
 
 
+def test_it_is_put_on_the_device_that_is_named(tmp_path: Path):
+    folder = sae.save(made_up("jumprelu"), tmp_path)
+    assert sae.load(folder, device=torch.device("cpu")).W_enc.device.type == "cpu"
+    with pytest.raises(RuntimeError, match="nowhere"):  # torch's own words: the argument reaches it
+        sae.load(folder, device="nowhere")
+
+
 def test_metadata_are_kept_beside_model_and_hook(tmp_path: Path):
     sae.save(made_up(), tmp_path, tokens=1_000, text="<b>")
     metadata = json.loads((tmp_path / CONFIG).read_text())["metadata"]

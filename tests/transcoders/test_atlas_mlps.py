@@ -81,7 +81,7 @@ def test_content_words_are_what_sentences_are_about():
 @torch.no_grad()
 def test_activations_are_those_of_runs_one_by_one(model, drawn):
     texts = drawn[::25]
-    x, y = transcoders.activations(model, texts)
+    x, y = transcoders.mlp_activations(model, texts)
     wanted_x, wanted_y = [], []
     for text in sorted(texts, key=len):  # stable: those of one length keep their order
         _, kept = model.run_with_cache(atlas.encode(model, " ".join(text)))
@@ -95,7 +95,7 @@ def test_activations_are_those_of_runs_one_by_one(model, drawn):
 
 def test_thinning_drops_only_what_comes_before_the_first_content_word(model, drawn):
     texts, content = drawn[::25], transcoders.content_words()
-    whole, _ = transcoders.activations(model, texts)
+    whole, _ = transcoders.mlp_activations(model, texts)
     before = []
     for text in sorted(texts, key=len):
         reached = False
@@ -104,13 +104,13 @@ def test_thinning_drops_only_what_comes_before_the_first_content_word(model, dra
             before.append(not reached)
     before = torch.tensor(before)
     assert 20 < before.sum() < len(before) - 20
-    assert torch.equal(transcoders.activations(model, texts, thin=0)[0], whole[:, ~before])
-    some, written = transcoders.activations(model, texts, thin=0.5)
+    assert torch.equal(transcoders.mlp_activations(model, texts, thin=0)[0], whole[:, ~before])
+    some, written = transcoders.mlp_activations(model, texts, thin=0.5)
     assert some.shape == written.shape and int((~before).sum()) < some.shape[1] < len(before)
     share = (some.shape[1] - int((~before).sum())) / int(before.sum())
     assert 0.2 < share < 0.8
-    assert torch.equal(some, transcoders.activations(model, texts, thin=0.5)[0])
-    other = transcoders.activations(model, texts, thin=0.5, seed=1)[0]
+    assert torch.equal(some, transcoders.mlp_activations(model, texts, thin=0.5)[0])
+    other = transcoders.mlp_activations(model, texts, thin=0.5, seed=1)[0]
     assert other.shape != some.shape or not torch.equal(other, some)
 
 
@@ -151,5 +151,5 @@ def test_held_out_prompts_by_task():
 
 def test_unknown_words_are_refused(model):
     with pytest.raises(ValueError) as error:
-        transcoders.activations(model, [["the", "capital", "of", "Mordor", "is"]])
+        transcoders.mlp_activations(model, [["the", "capital", "of", "Mordor", "is"]])
     assert_one_sentence(error.value, "Mordor")

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import nbformat.v4 as v4
 import pytest
 
-from mi_workshop import pages
+from mi_workshop import page_loads, pages
 from mi_workshop.formulas import formula, mathml
 
 PNG = "iVBORw0KGgo="
@@ -74,7 +74,7 @@ def test_a_page_with_everything_loads_nothing(tmp_path):
         v4.new_code_cell("3", outputs=[v4.new_output("display_data", data={"image/png": PNG})]),
     ]
     page = shown(tmp_path, *cells)
-    assert pages.external_loads(page) == []
+    assert page_loads.external_loads(page) == []
     assert "default-src 'none'" in Tags(page).of("meta")[1]["content"]
     without_plotly = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert re.findall(r"https?://[^\s\"<]+", without_plotly) == [
