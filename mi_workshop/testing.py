@@ -1,10 +1,13 @@
 """Everything CI checks: unit, parity, hygiene and exercise tests, then every notebook under nbval,
 offline."""
 
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import psutil
 
 from mi_utils import config, models
 from mi_workshop import kernels, sources
@@ -17,6 +20,19 @@ NBVAL = (
     "--nbval-sanitize-with",
     "tests/nbval_sanitize.cfg",
 )
+
+GIB_EACH = 6  # memory that one process and its notebook may take
+MOST = 8  # processes
+
+
+def workers() -> int:
+    """How many processes share the tests: one a core, as far as the memory goes.
+
+    Torch gains less from a second thread than the tests do from a second process.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    room = int(psutil.virtual_memory().total / 2**30 / GIB_EACH)
+    return max(1, min(cores, room, MOST))
 
 
 def test(selection: str | None = None) -> int:
@@ -33,6 +49,10 @@ def test(selection: str | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         env = kernels.environment(offline=True) | {"MI_PROGRESS": str(Path(scratch) / "progress.json")}
         pytest = [sys.executable, "-m", "pytest", "-q"]
+        count = workers()
+        if selection is None and count > 1:
+            pytest += ["-n", str(count), "--dist", "loadfile"]  # a notebook's cells share one kernel
+            env["OMP_NUM_THREADS"] = "1"
         suites = [pytest + [*NBVAL, *notebooks]]
         if selection is None:
             suites.insert(0, pytest + ["tests"])
