@@ -6,7 +6,6 @@ from house import ROOT, House, notebook_code, part, read_house
 from house_rules import GROUND, RULES, TOPICS, Rule, faults_of_notebook
 
 STILL = (
-    "mi_utils.transcoders.training is long",
     "02_sparse_autoencoders imports",
     "07_cross_layer_transcoders imports",
     "08_attribution_graphs imports",

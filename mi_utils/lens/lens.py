@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from mi_utils import data_files, harvest, models, prompts
+from mi_utils import data_files, harvest, int8, models, prompts
 
 LARGEST = 1_000_000_000  # predictions that a reading may hold: 4 GB
 
@@ -276,9 +276,8 @@ def save(lens: Lens, path: str | Path, *, low_rank: dict[int, int] | None = None
             tensors[f"{layer}/down"] = (u * root)[:, :rank].to(torch.float16).contiguous()
             tensors[f"{layer}/up"] = (root[:, None] * v)[:rank].to(torch.float16).contiguous()
         else:
-            scale = (matrix.abs().amax(dim=0) / 127).to(torch.float16).float().clamp_min(6e-8)
-            tensors[f"{layer}/weights"] = (matrix / scale).round().clamp(-127, 127).to(torch.int8)
-            tensors[f"{layer}/scale"] = scale.to(torch.float16)
+            weights, scale = int8.pack(matrix, 0)
+            tensors[f"{layer}/weights"], tensors[f"{layer}/scale"] = weights, scale[0]
     with data_files.staged(path) as new:
         save_file({name: tensor.cpu() for name, tensor in tensors.items()}, new, {"model": lens.model})
     return Path(path)
@@ -292,9 +291,9 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Lens:
     """
     try:
         with safe_open(path, "pt", device=str(device)) as stored:
-            tensors = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
             name = (stored.metadata() or {})["model"]
-        biases = tensors.pop("biases")
+        biases = tensors.pop("biases").float()
         matrices = [_matrix(tensors, layer) for layer in range(len(biases))]
         if not matrices or any(matrix.shape != 2 * biases.shape[1:] for matrix in matrices):
             raise KeyError
@@ -307,8 +306,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Lens:
 
 def _matrix(tensors: dict[str, Tensor], layer: int) -> Float[Tensor, "d_model d_model"]:
     if f"{layer}/down" in tensors:
-        return tensors[f"{layer}/down"] @ tensors[f"{layer}/up"]
-    return tensors[f"{layer}/weights"] * tensors[f"{layer}/scale"]
+        return tensors[f"{layer}/down"].float() @ tensors[f"{layer}/up"].float()
+    return int8.unpack(tensors[f"{layer}/weights"], tensors[f"{layer}/scale"])
 
 
 def _check_layers(model: TransformerBridge, layers: Sequence[int]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""How transcoders are trained: the choices of :mod:`mi_utils.transcoders.training`, checked."""
+"""How transcoders are trained: the choices of :mod:`mi_utils.transcoders.trainer`, checked."""
 
 from dataclasses import dataclass
 from typing import Literal

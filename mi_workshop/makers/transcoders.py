@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mi_utils import config, corpus, data_files, harvest, models, transcoders
 from mi_utils.transcoders.settings import TranscoderSettings
-from mi_utils.transcoders.training import Trainer
+from mi_utils.transcoders.trainer import Trainer
 from mi_workshop.cli import say
 
 COMMAND = "python -m mi_workshop.makers.transcoders"

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mi_utils import sae
 from mi_utils.transcoders.settings import TranscoderSettings
-from mi_utils.transcoders.training import Trainer, train
+from mi_utils.transcoders.trainer import Trainer
+from mi_utils.transcoders.training import train
 from mi_utils.transcoders.transcoders import Transcoders, evaluate, skip_alone
 
 LAYERS, D, TRUE = 3, 12, 6
