@@ -342,8 +342,11 @@ def test_a_counter_shows_on_a_terminal_only(monkeypatch, capsys):
 def test_an_interruption_leaves_no_kernel_and_nothing_half_made(repo):
     slow = "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)"
     write(repo / "notebooks" / "00_slow.ipynb", slow)
-    code = f"""from pathlib import Path
+    # Where this process ignores the signal, as one in the background does, so would the child.
+    code = f"""import signal
+from pathlib import Path
 from mi_utils import config
+signal.signal(signal.SIGINT, signal.default_int_handler)
 config.repository = lambda: Path({str(repo)!r})
 from mi_workshop import run
 run.run(say=print)"""
