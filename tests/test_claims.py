@@ -496,7 +496,7 @@ def test_checks_are_folded_under_a_line_that_counts_them(second_form):
     shown = second_form.checks_table()
     assert repr(shown) == "holds: an identity\nnot asserted: of GPT-2"
     above, below = shown._repr_html_().split("</summary>")
-    assert "<details>" in above and "Checks: 1 holds, 1 not asserted" in above
+    assert "<details>" in above and "Checks: 1 holds, 1 not asserted here" in above
     for text in ("identity", ">1e-07<", "≤ 1e-05", "✓ holds", "control"):
         assert text in below and text not in above
 

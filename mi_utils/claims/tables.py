@@ -75,7 +75,7 @@ class PaperTable:
                 "published": [show(line.published) for line in self.lines],
                 "here": [show(line.ours) for line in self.lines],
                 "what differs in the set-up": [line.set_up for line in self.lines],
-                "agreement is": [line.criterion for line in self.lines],
+                "required": [line.criterion for line in self.lines],
                 "verdict": [_verdict(line) for line in self.lines],
             }
         )
@@ -101,9 +101,11 @@ class ChecksTable:
                 "verdict": [_verdict(line) for line in self.lines],
             }
         )
-        verdicts = [line.verdict for line in self.lines]
-        counts = [f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts)]
-        folded = html.render(_FOLDED, summary=f"Checks: {', '.join(counts)}", table=shown.html())
+        held = sum(line.verdict == "holds" for line in self.lines)
+        counts = f"{held} hold{'s' * (held == 1)}"
+        if held < len(self.lines):
+            counts += f", {len(self.lines) - held} not asserted here"
+        folded = html.render(_FOLDED, summary=f"Checks: {counts}", table=shown.html())
         return str(html.frame(folded))
 
 
