@@ -18,8 +18,19 @@ class ClaimError(AssertionError):
     """A claim came out otherwise than its author expects."""
 
 
+class _Asserted:
+    """What has a verdict and an expected one."""
+
+    verdict: str
+    expected: str
+
+    @property
+    def as_expected(self) -> bool:
+        return self.verdict in ("not asserted", self.expected)
+
+
 @dataclass(frozen=True)
-class Claim:
+class Claim(_Asserted):
     """One line of a table of claims.
 
     Attributes:
@@ -49,10 +60,6 @@ class Claim:
     models: tuple[str, ...] = ()
 
     @property
-    def as_expected(self) -> bool:
-        return self.verdict in ("not asserted", self.expected)
-
-    @property
     def complaint(self) -> str:
         """What to tell its author where it is not as expected."""
         return (
@@ -62,7 +69,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Trial(_Asserted):
     """One line of the trial of a notebook's methods.
 
     Attributes:
@@ -89,10 +96,6 @@ class Trial:
     expected: TrialVerdict
     explanation: str = ""
     models: tuple[str, ...] = ()
-
-    @property
-    def as_expected(self) -> bool:
-        return self.verdict in ("not asserted", self.expected)
 
     @property
     def complaint(self) -> str:

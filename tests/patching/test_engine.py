@@ -13,28 +13,6 @@ from mi_utils.patching.engine import Patch, run_patched
 from mi_utils.patching.recording import HEAD_SITES, record
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
-KINDS = ("llama", "gpt2", "neox", "native")
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def kind(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def model(kind, tmp_path_factory):
-    return reference.load(kind, tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def sites(kind):
-    return [site for site in reference.SITES if site not in reference.MISSING.get(kind, ())]
-
-
-@pytest.fixture(scope="module")
-def runs(model, sites):
-    """The run that is edited, and the one that values come from, with all sites."""
-    return tuple(record(model, tokens, sites) for tokens in reference.pairs(model))
 
 
 def first_two(logits):

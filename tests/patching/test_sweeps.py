@@ -17,27 +17,6 @@ CLOSE = dict(atol=1e-5, rtol=1e-5)
 CLEAN, CORRUPTED = "When Mary and John went to", "When John and Mary went to"
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2", "neox", "native"])
-def kind(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def model(kind, tmp_path_factory):
-    return reference.load(kind, tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def sites(kind):
-    return [site for site in reference.SITES if site not in reference.MISSING.get(kind, ())]
-
-
-@pytest.fixture(scope="module")
-def runs(model, sites):
-    """A clean and a corrupted run of three prompts with other first differences."""
-    return tuple(record(model, tokens, sites) for tokens in reference.pairs(model))
-
-
 @pytest.fixture(scope="module")
 def metric():
     return patching.logit_difference(torch.tensor([3, 4, 5]), torch.tensor([9, 8, 7]))
