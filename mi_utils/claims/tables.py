@@ -1,6 +1,5 @@
 """The tables of claims as a notebook shows them: figures for people, in plain text only the conclusions."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mi_utils.claims.criteria import show
@@ -58,14 +57,18 @@ class ClaimsTable:
         return html.render(_FIRST_FORM, lines=marked, left=_LEFT, show=show)
 
 
-@dataclass(frozen=True)
-class PaperTable:
-    """*Paper and here*: published figures beside ours, each with its verdict word."""
+@dataclass(frozen=True, repr=False)
+class _Conclusions:
+    """Lines whose plain text is a verdict and a statement each."""
 
     lines: tuple[Claim, ...]
 
     def __repr__(self) -> str:
-        return _conclusions(self.lines)
+        return "\n".join(f"{line.verdict}: {line.statement}" for line in self.lines)
+
+
+class PaperTable(_Conclusions):
+    """*Paper and here*: published figures beside ours, each with its verdict word."""
 
     def _repr_html_(self) -> str:
         shown = table(
@@ -82,14 +85,8 @@ class PaperTable:
         return shown._repr_html_()
 
 
-@dataclass(frozen=True)
-class ChecksTable:
+class ChecksTable(_Conclusions):
     """Identities, controls and bounds of our own, folded: one opens it to read them."""
-
-    lines: tuple[Claim, ...]
-
-    def __repr__(self) -> str:
-        return _conclusions(self.lines)
 
     def _repr_html_(self) -> str:
         shown = table(
@@ -132,10 +129,6 @@ class TrialTable:
             index="method",
         )
         return shown._repr_html_()
-
-
-def _conclusions(lines: Sequence[Claim]) -> str:
-    return "\n".join(f"{line.verdict}: {line.statement}" for line in lines)
 
 
 def _verdict(line: Claim | Trial) -> str:
