@@ -22,7 +22,7 @@ _SHOWN = (
     "jupyterlab",
     "nbval",
 )
-_MEMORY_GIB = 4
+_MEMORY_GIB = 5
 
 
 def report(say: Callable[[str], None]) -> int:

@@ -56,7 +56,8 @@ class Claims:
         table.check("the last layer's lens is the model itself", source="identity", ours=gap, at_most=1e-4)
         table.checks_table()
 
-    Notebooks of the first form have one table of all lines, with :meth:`add` and :meth:`table`.
+    Notebooks that do not say ``form = 2`` in their metadata have one table of all lines instead, with
+    :meth:`add` and :meth:`table`.
     """
 
     notebook: str

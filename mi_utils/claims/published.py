@@ -1,4 +1,4 @@
-"""The verdict word on a published figure and ours."""
+"""The verdict word on a published figure and ours; :meth:`claims.Claims.paper` asks for it."""
 
 from typing import Any
 

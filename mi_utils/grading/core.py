@@ -112,7 +112,7 @@ def exercise(exercise_id: str) -> Exercise:
         return EXERCISES[exercise_id]
     except KeyError:
         number = exercise_id.partition(".")[0]
-        there = ", ".join(EXERCISES.notebook(number)) or "none in that notebook"
+        there = ", ".join(EXERCISES.notebook(number)) or "none in that notebook (an id is like '06.abc')"
         raise ValueError(f"exercise_id is {exercise_id!r}; there are: {there}") from None
 
 

@@ -31,7 +31,7 @@ def answer(exercise_id: str, own: Any, *, otherwise: Any) -> Any:
     since then has to be checked again. That a value, such as a dict, was changed in place is not noticed.
     Where own is used nothing is shown, else one line that says so, and why.
 
-        path_patched = grading.answer("06.path_patch", path_patch, otherwise=circuits.path_patch)
+        path_patched = grading.answer("06.path_patch", path_patch, otherwise=patching.path_patch)
 
     Args:
         exercise_id: ``"NN.name"``.

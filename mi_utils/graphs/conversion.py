@@ -124,7 +124,7 @@ def _logit_node(pruned: Pruned, rank: int, text: str, rest: dict[str, Any]) -> N
 
 
 def load(path: str | Path) -> GraphFile:
-    """Read a graph file.
+    """Read an attribution graph from the JSON of circuit-tracer and Neuronpedia; ``graphs.figure`` draws it.
 
     Raises:
         ValueError: a file that is not there or not UTF-8, or what ``parse`` refuses; the sentence begins with

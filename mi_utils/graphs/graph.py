@@ -188,6 +188,11 @@ def prune(graph: Graph, node_threshold: float = 0.8, edge_threshold: float = 0.9
     Tokens and logits always stay. A feature or error without an edge to something kept goes, and so does a
     feature that nothing kept reaches; this is repeated until nothing changes.
 
+    Args:
+        graph: what to prune; it stays as it is.
+        node_threshold: share of all influence on the logits that the kept nodes hold together.
+        edge_threshold: the same of the kept edges, among those between kept nodes.
+
     Raises:
         ValueError: a threshold outside (0, 1].
     """

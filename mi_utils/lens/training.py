@@ -157,12 +157,12 @@ def train(
     start: Lens,
     settings: LensSettings = LensSettings(),
 ) -> TrainedLens:
-    """Improve a lens by gradient descent on KL(final || lens), without making any layer worse.
+    """Train a tuned lens: gradient descent on KL(final || lens), which makes no layer worse.
 
     Args:
         model: in float32; its final norm and unembedding are used and not changed.
         streams: as ``harvest.residual_streams`` gives them, without massive activations.
-        start: where to begin: the logit lens, as in the paper, or a ridge fit.
+        start: where to begin: ``lens.logit_lens(model)``, as in the paper, or ``lens.fit_ridge``.
         settings: see ``LensSettings``.
 
     Raises:

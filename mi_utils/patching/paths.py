@@ -44,7 +44,7 @@ def path_patch(
 
     Args:
         model: the model of both runs.
-        base: the run that is edited, recorded with ``PATH_SITES``.
+        base: the run that is edited, recorded with ``patching.paths.PATH_SITES``.
         source: where the senders' outputs come from, recorded with ``("z",)``; row by row as long as
             ``base``.
         metric: of the logits at the last position.

@@ -52,7 +52,8 @@ def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], sites: It
     Args:
         model: a causal model.
         tokens: prompts of one length, as ``prompts.encode`` gives them.
-        sites: names of ``STREAM_SITES`` or ``HEAD_SITES`` to keep in every layer, besides ``resid_pre``.
+        sites: names in ``STREAM_SITES`` or ``HEAD_SITES`` (of ``patching.recording``) to keep in every layer,
+            besides ``resid_pre``.
 
     Raises:
         ValueError: no prompts, or an unknown site.

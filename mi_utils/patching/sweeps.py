@@ -123,7 +123,7 @@ def sweep(
         model: the model that was recorded.
         base: the run that is edited: the corrupted one for denoising, the clean one for noising.
         source: the run that activations are copied from. Both must have recorded the site.
-        site: one of ``STREAM_SITES`` or ``HEAD_SITES``.
+        site: one of ``STREAM_SITES`` or ``HEAD_SITES`` of ``patching.recording``.
         metric: as in ``run_patched``.
         by: ``"position"``, all heads together; or ``"head"``, all positions together.
 

@@ -54,7 +54,8 @@ def load(folder: Path | str, *, device: str | torch.device = "cpu") -> SAE:
     """An SAE from a folder in SAELens' format, in float32.
 
     Args:
-        folder: that :func:`save` or SAELens wrote.
+        folder: that :func:`save` or SAELens wrote; ``data/sae_smollm2-135m``, which ships, is made by
+            ``mi_workshop/makers/sae.py``.
         device: where it is put.
 
     Raises:

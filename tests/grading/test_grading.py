@@ -491,7 +491,9 @@ def test_a_value_is_looked_at_where_one_is_asked_for(monkeypatch):
 def test_an_unknown_exercise_names_those_there_are(double):
     with pytest.raises(ValueError, match=r"exercise_id is '99\.dobule'; there are: 99\.double$"):
         grading.exercise("99.dobule")
-    with pytest.raises(ValueError, match=r"exercise_id is '98\.double'; there are: none in that notebook$"):
+    with pytest.raises(
+        ValueError, match=r"exercise_id is '98\.double'; there are: none in that notebook \(an id is like"
+    ):
         grading.check("98.double", one_line)
     with pytest.raises(ValueError, match="none in that notebook"):
         grading.exercise("double")
