@@ -45,12 +45,12 @@ class Claims:
         table = claims.Claims("03", model=MODEL)
         table.paper(
             "the norm of the residual stream grows with depth",
-            source="Belrose et al. 2023, fig. 2",
+            source="Author et al. 2024, fig. 2",
             published=6.0,
             ours=growth,
             at_least=3,
             at_most=12,
-            set_up="GPT-2 there, SmolLM2 here",
+            set_up="another model, and our own text",
         )
         table.paper_table()
         table.check("the last layer's lens is the model itself", source="identity", ours=gap, at_most=1e-4)
