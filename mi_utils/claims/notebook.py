@@ -7,7 +7,7 @@ result that no longer holds; an expected disagreement is stated, not hidden.
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -314,8 +314,7 @@ class Claims:
         stated("source", line.source)
         if any(line.statement == other.statement for other in self.lines):
             raise ValueError(f"statement is {line.statement!r}, which is already in the table")
-        values = {name: getattr(line, name) for name in line.__dataclass_fields__}
-        kept = Claim(**values | {"verdict": self._asserted(line.verdict, line.models)})
+        kept = replace(line, verdict=self._asserted(line.verdict, line.models))
         self.lines.append(kept)
         return kept
 
