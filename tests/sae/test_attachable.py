@@ -80,7 +80,7 @@ def test_attached_saes_are_spliced_in_as_here_and_leave_nothing_behind(hook: str
     before, theirs = Firing(model), theirs_at(hook, tmp_path)
     assert before.counts[hook] == 1 and set(before.counts.values()) <= {0, 1}
     with sae.attachable(model) as able, torch.no_grad():
-        assert able is model
+        assert type(model) is TransformerBridge
         spliced = able.run_with_saes(tokens(), saes=[theirs])
         kept = able.run_with_saes(tokens(), saes=[theirs], use_error_term=True)
         _, cache = able.run_with_cache_with_saes(tokens(), saes=[theirs])
@@ -101,7 +101,7 @@ def test_an_sae_left_attached_is_taken_off(model, tmp_path: Path):
         able.add_sae(theirs)
         assert (able(tokens()) - before.logits).abs().max() > 0.1
     assert_untouched(model, before)
-    assert not model._acts_to_saes
+    assert not hasattr(model, "_acts_to_saes")
 
 
 def test_an_error_inside_leaves_the_model_as_it_was(model, tmp_path: Path):
