@@ -531,6 +531,8 @@ def test_a_measure_that_is_better_low_is_tried_too(claims):
     bounds = dict(randomised_at_least=0.5, known_at_most=0.1)
     tried = claims.trial("a lens", **TRIAL | dict(randomised=0.9, known=0.01) | bounds)
     assert tried.verdict == "passes"
+    tried = claims.trial("another", **TRIAL | dict(randomised=0.4, known=0.2) | bounds)
+    assert tried.verdict == "high floor, misses"
 
 
 def test_a_fault_of_a_method_that_is_known_is_shown_with_its_reason(claims):

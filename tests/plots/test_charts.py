@@ -440,6 +440,11 @@ def test_the_title_of_a_colour_bar_stands_above_it_in_short_lines():
     assert " ".join(lines) == "change of the metric from base (nats)"
 
 
+def test_a_wide_title_of_a_colour_bar_takes_no_room_from_the_cells():
+    narrow, wide = (plots.heatmap(np.eye(2), colour_title=title).layout.width for title in ("nats", "m" * 16))
+    assert wide > narrow
+
+
 @pytest.mark.parametrize("case", list(BAD))
 def test_bad_input_is_one_clear_sentence(case):
     act, message = BAD[case]
